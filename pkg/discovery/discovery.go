@@ -1,0 +1,179 @@
+// Package discovery says what should be registered: it watches Docker, inspects containers, and applies labels and
+// rules. It never sees AWS. The wanted set is a pure function (Resolve) of facts, rules, drains and the time; the
+// Watcher keeps the facts right and publishes what Resolve says.
+package discovery
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"berth/pkg/target"
+)
+
+// Verdict is the outcome of one decision about one port of one container in one group.
+type Verdict string
+
+// The verdicts.
+const (
+	Wanted  Verdict = "wanted"  // it should be registered
+	NotYet  Verdict = "not_yet" // it will be, when something known has happened: health, a back-off's end
+	Leaving Verdict = "leaving" // it was told to stop, or is paused
+	Drained Verdict = "drained" // somebody drained it, or the host drains
+	Refused Verdict = "refused" // it asks for something that cannot be done; Change says what to change
+	Ignored Verdict = "ignored" // nothing asks for it, or it opted out
+)
+
+// Decision says in one sentence why a port of a container is or is not wanted in a group.
+type Decision struct {
+	Run      target.Run      `json:"run"`
+	Group    string          `json:"group,omitempty"` // empty: about the container as a whole
+	Port     uint16          `json:"port,omitempty"`  // the container's port; 0: about the container or group as a whole
+	Protocol target.Protocol `json:"protocol"`
+	Verdict  Verdict         `json:"verdict"`
+	Why      string          `json:"why"`              // one sentence
+	Change   string          `json:"change,omitempty"` // what to change, where a person can
+	Since    time.Time       `json:"since,omitzero"`
+}
+
+// Hold is how long a drain lasts.
+type Hold uint8
+
+// The holds.
+const (
+	HoldKeep       Hold = iota // until undrained
+	HoldRun                    // until this run of the container ends
+	HoldConnection             // while the client that asked stays connected
+)
+
+// Drain takes a container, or the whole host, out of every group.
+type Drain struct {
+	ID        string    `json:"id"`
+	Container string    `json:"container,omitempty"` // the full container id; empty: the whole host
+	StartedAt time.Time `json:"started_at,omitzero"` // of the run that HoldRun is for
+	Cause     string    `json:"cause"`               // operator, stop_signal, spot, lifecycle, rebalance, shutdown
+	By        string    `json:"by,omitempty"`        // who asked
+	Hold      Hold      `json:"hold"`
+	Since     time.Time `json:"since"`
+}
+
+// Published is one host port that Docker has bound for a container's port.
+type Published struct {
+	target.PortProto            // the container's port
+	HostIP           netip.Addr // 0.0.0.0, ::, or a specific address; zero where the engine gives none
+	HostPort         uint16     // 0 where the engine gives none (routed gateway mode)
+}
+
+// Health is the state of a Docker HEALTHCHECK.
+type Health string
+
+// The states of a HEALTHCHECK; HealthNone where the container has none.
+const (
+	HealthNone      Health = ""
+	HealthStarting  Health = "starting"
+	HealthHealthy   Health = "healthy"
+	HealthUnhealthy Health = "unhealthy"
+)
+
+// Facts is what one inspection said about one container.
+type Facts struct {
+	ID          string
+	Name        string // without Docker's leading slash
+	Image       string // Config.Image: as the user wrote it, whatever the image was re-tagged to since
+	Labels      map[string]string
+	State       string // created, running, paused, restarting, removing, exited, dead
+	StartedAt   time.Time
+	FinishedAt  time.Time
+	StopSignal  string // as written: "SIGTERM", "TERM", "SIGRTMIN+3", "28"; empty: SIGTERM
+	StopTimeout time.Duration
+	Health      Health
+	NetworkMode string // bridge, host, none, container:ID, or a network's name
+	Published   []Published
+	// Exposed are the container's declared ports (EXPOSE, --expose, -p), published or not.
+	Exposed []target.PortProto
+	// Asked are the host ports that the user asked for by number; a published port that is not among them was chosen
+	// by Docker.
+	Asked map[target.PortProto][]uint16
+}
+
+// Listed is one line of a full list: enough to see what has come, gone or changed its state, not what should be
+// registered. Resolve never sees it.
+type Listed struct {
+	ID    string
+	State string
+}
+
+// Stream is the state of the connection to Docker.
+type Stream struct {
+	Up         bool      `json:"up"`
+	Since      time.Time `json:"since,omitzero"` // of the present state
+	Reconnects uint64    `json:"reconnects"`
+	Err        string    `json:"error,omitempty"` // why it is down
+	Engine     string    `json:"engine,omitempty"`
+	APIVersion string    `json:"api_version,omitempty"`
+}
+
+// Snapshot is what discovery knows and wants at one moment. It is immutable.
+type Snapshot struct {
+	Seq        uint64 // one more with each publication
+	Generation uint64 // the configuration that it answers
+	// Wants has a key for every group of that generation: no key means not computed, an empty value that nothing is
+	// wanted.
+	Wants     map[string][]target.Want
+	Decisions []Decision
+	Drains    []Drain
+	// Allotted are the host ports of all containers known to run, wanted or not.
+	Allotted []target.Allotment
+	// Unknown are the ids of containers that a list showed to be there and that no inspection has answered for since
+	// the watcher began: what is registered for them must stay until one has.
+	Unknown []string
+	Stream  Stream
+}
+
+// Rule is what the configuration says about one group, as far as discovery needs it.
+type Rule struct {
+	Group string
+	// Match takes containers that carry no label for it; nil: labels alone bring containers in.
+	Match *Match
+	// Port is the container's port to serve; zero: the only published one.
+	Port target.PortProto
+	// Healthy holds a container back until the first healthy report of its HEALTHCHECK.
+	Healthy bool
+	// DeregisterUnhealthy takes a container out when its HEALTHCHECK says unhealthy.
+	DeregisterUnhealthy bool
+	// NoLabels makes labels unable to name the group.
+	NoLabels bool
+}
+
+// Match is a condition on containers. Every field that is set must match; patterns are globs where * matches any
+// run of characters, slashes included.
+type Match struct {
+	Labels map[string]string
+	Image  string
+	Name   string
+}
+
+// Engine is what the watcher asks of Docker. One file (docker.go) implements it.
+type Engine interface {
+	// Events streams the events that matter, filtered by the server, beginning at since (inclusive). The message
+	// channel is never closed; the error channel gives one error and is closed.
+	Events(ctx context.Context, since time.Time) (<-chan Event, <-chan error)
+	// List returns every container, running or not, with its state.
+	List(ctx context.Context) ([]Listed, error)
+	// Inspect returns the facts of one container, or an error that wraps ErrNotFound.
+	Inspect(ctx context.Context, id string) (Facts, error)
+	// Ping reports whether the engine answers, and what it is.
+	Ping(ctx context.Context) (EngineInfo, error)
+}
+
+// EngineInfo says what answered a ping.
+type EngineInfo struct {
+	Version    string
+	APIVersion string // as negotiated
+}
+
+// DrainStore keeps drains across restarts of the agent. Calls may be slow; the watcher's loop never waits for them.
+type DrainStore interface {
+	Load() ([]Drain, error)
+	Save(drains []Drain) error
+}
