@@ -1,0 +1,76 @@
+# Every target says what it does: `make` prints the list.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+# Tools are pinned in a module of their own, so that their hundreds of dependencies stay out of the program's.
+TOOL := $(GO) tool -modfile=tools/go.mod
+# Runs a command with a Docker engine: the one that answers, or one that it installs, starts, and ends afterwards.
+WITH_ENGINE := scripts/engine.sh with --
+
+VERSION ?= $(patsubst v%,%,$(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || echo v0.0.0-dev))
+COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+# The commit's own date, not the clock's: the same commit gives the same bytes.
+DATE ?= $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+# What go test gets besides -race. Results that depend on an engine must not come from the cache.
+TESTFLAGS ?= -count=1 -shuffle=on -timeout=20m
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## Print this list
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Try it
+
+.PHONY: demo
+demo: ## See it work: engine, load balancer, agent, five containers, 2,000 requests (about a minute)
+	@$(WITH_ENGINE) $(GO) run ./test/demo
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/berth and bin/elbsim: static, with the version in them
+	$(GOBUILD) -o bin/berth ./cmd/agent
+	$(GOBUILD) -o bin/elbsim ./cmd/elbsim
+
+.PHONY: clean
+clean: ## Remove what builds and test runs left: bin, dist, test images
+	rm -rf bin dist
+	@scripts/engine.sh forget
+
+##@ Check
+
+.PHONY: check
+check: ## All that needs no Docker and no network: format, vet, lint, modules, both architectures, unit tests
+	@scripts/check.sh
+
+.PHONY: fmt
+fmt: ## Format every Go file
+	$(TOOL) gofumpt -w .
+
+.PHONY: lint
+lint: ## Run the linters, the import rules among them
+	$(TOOL) golangci-lint run ./...
+
+##@ Test
+
+.PHONY: test
+test: ## Unit and integration tests with -race, on a real Docker engine (started if none answers) and elbsim
+	@scripts/need.sh gcc
+	@$(WITH_ENGINE) $(TOOL) gotestsum --format pkgname -- -race $(TESTFLAGS) ./...
+
+.PHONY: integration
+integration: ## Only the tests on a real Docker engine
+	@scripts/need.sh gcc
+	@$(WITH_ENGINE) $(TOOL) gotestsum --format testname -- -race $(TESTFLAGS) ./test/...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz test for FUZZTIME (30s)
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
