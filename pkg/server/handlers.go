@@ -1,0 +1,213 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+)
+
+// MonitoringHandler serves what other hosts may ask: /metrics, /healthz and /readyz.
+func (s *Server) MonitoringHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{
+		ErrorLog:            promLog{s.log},
+		MaxRequestsInFlight: 8,
+		Timeout:             writeTimeout - time.Second,
+	}))
+	mux.HandleFunc("GET /healthz", s.serveHealthz)
+	mux.HandleFunc("GET /readyz", s.serveReadyz)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		writeText(w, http.StatusOK, "berth "+s.cfg.Build.Version+"\n\n/metrics\n/healthz\n/readyz\n")
+	})
+	return safe(mux)
+}
+
+// StatusHandler serves what is for this host alone: /v1/status and the status page, and what MonitoringHandler
+// serves, so that the control socket is enough to ask everything.
+func (s *Server) StatusHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", s.serveStatus)
+	mux.HandleFunc("GET /healthz", s.serveHealthz)
+	mux.HandleFunc("GET /readyz", s.serveReadyz)
+	mux.HandleFunc("GET /{$}", s.servePage)
+	return safe(mux)
+}
+
+// safe sets the headers that keep a browser from making more of an answer than it is.
+func safe(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Cache-Control", "no-store")
+		header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) serveHealthz(w http.ResponseWriter, _ *http.Request) {
+	if err := s.Alive(); err != nil {
+		writeText(w, http.StatusServiceUnavailable, err.Error()+"\n")
+		return
+	}
+	writeText(w, http.StatusOK, "ok\n")
+}
+
+func (s *Server) serveReadyz(w http.ResponseWriter, r *http.Request) {
+	ready := s.Readiness()
+	code := http.StatusOK
+	if !ready.Ready {
+		code = http.StatusServiceUnavailable
+	}
+	if wantsJSON(r) {
+		s.writeJSON(w, code, ready)
+		return
+	}
+	writeText(w, code, ready.Text())
+}
+
+// serveStatus answers with StatusV1. Query parameters:
+//
+//	follow=web,api  look often at these groups (by key; * for all) while the client asks and for 10 s after
+//	after=REVISION  answer at once if the revision is another by now, else when it is, else after timeout
+//	timeout=30s     with after; at most MaxWait
+func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	timeout := MaxWait
+	if text := query.Get("timeout"); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 {
+			writeError(w, http.StatusBadRequest, fmt.Sprintf("timeout %q: must be a duration such as 30s", text))
+			return
+		}
+		timeout = min(d, MaxWait)
+	}
+	if keys := query["follow"]; len(keys) > 0 {
+		release := s.follower.hold(s.knownKeys(keys))
+		defer release()
+	}
+	if after := query.Get("after"); after != "" {
+		select {
+		case s.polls <- struct{}{}:
+			defer func() { <-s.polls }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			writeError(w, http.StatusServiceUnavailable, "too many clients wait for a change; try again")
+			return
+		}
+		// The answer's own time begins after the wait. Where the deadline cannot be set there is no connection to cut.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + writeTimeout))
+		ctx, cancel := context.WithTimeout(r.Context(), timeout)
+		defer cancel()
+		s.awaitChange(ctx, after)
+	}
+	s.writeJSON(w, http.StatusOK, s.Status())
+}
+
+// awaitChange returns when the revision is no longer the given one, when ctx ends, or when the server stops.
+func (s *Server) awaitChange(ctx context.Context, after string) {
+	for {
+		d, nextD := s.cfg.Discovery()
+		r, nextR := s.cfg.Registrar()
+		if revision(d, r) != after {
+			return
+		}
+		select {
+		case <-nextD:
+		case <-nextR:
+		case <-ctx.Done():
+			return
+		case <-s.done:
+			return
+		}
+	}
+}
+
+// knownKeys returns the keys among those asked for that groups have: what clients invent is not kept.
+func (s *Server) knownKeys(asked []string) []string {
+	var names []string
+	for _, list := range asked {
+		names = append(names, strings.Split(list, ",")...)
+	}
+	_, d, r := s.state()
+	all := groupKeys(d, r)
+	if slices.Contains(names, "*") {
+		return all
+	}
+	return slices.DeleteFunc(all, func(key string) bool { return !slices.Contains(names, key) })
+}
+
+func groupKeys(d *discovery.Snapshot, r *registrar.Snapshot) []string {
+	keys := map[string]struct{}{}
+	if d != nil {
+		for key := range d.Wants {
+			keys[key] = struct{}{}
+		}
+	}
+	if r != nil {
+		for i := range r.Groups {
+			for _, key := range r.Groups[i].Keys {
+				keys[key] = struct{}{}
+			}
+		}
+	}
+	return sortedKeys(keys)
+}
+
+// wantsJSON reports whether the client asks for JSON: by ?format=json, or by an Accept that names it.
+func wantsJSON(r *http.Request) bool {
+	switch r.URL.Query().Get("format") {
+	case "json":
+		return true
+	case "text":
+		return false
+	default:
+		return strings.Contains(r.Header.Get("Accept"), "application/json")
+	}
+}
+
+func writeText(w http.ResponseWriter, code int, body string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(body)) // a client that is gone needs no answer
+}
+
+// ErrorV1 is the body of every answer under /v1 that is no success.
+type ErrorV1 struct {
+	Err string `json:"error"`
+}
+
+func writeError(w http.ResponseWriter, code int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(ErrorV1{message}) // a client that is gone needs no answer
+}
+
+// writeJSON encodes before it writes, so that a value that cannot be encoded is a 500 and not half an answer.
+func (s *Server) writeJSON(w http.ResponseWriter, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		s.log.Error("encode answer", zap.Error(err))
+		writeError(w, http.StatusInternalServerError, "the answer cannot be encoded")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(append(body, '\n')) // a client that is gone needs no answer
+}
+
+// promLog is where promhttp reports metrics that cannot be gathered.
+type promLog struct{ log *zap.Logger }
+
+func (l promLog) Println(v ...any) {
+	l.log.Error("gather metrics", zap.String("error", fmt.Sprint(v...)))
+}

@@ -1,0 +1,556 @@
+package server
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+	"berth/pkg/target"
+)
+
+// State is where one port of one container stands, from Docker's fact to the load balancer's health check. It is a
+// closed set.
+type State string
+
+// The states of a row. The first group is wanted and has a target at the load balancer, whose word it is; the second
+// is wanted and has none yet; the third is going or gone; the last are not wanted, and why.
+const (
+	Healthy     State = "healthy"     // gets requests
+	Unhealthy   State = "unhealthy"   // registered; its health checks fail
+	Initial     State = "initial"     // registered; its first health checks are running
+	Unused      State = "unused"      // registered; no load balancer sends it anything
+	Unavailable State = "unavailable" // registered; the load balancer knows no health for it
+	Registered  State = "registered"  // registered; no look at its health has been taken yet
+
+	Registering State = "registering" // about to be registered, or the outcome is not known yet
+	Blocked     State = "blocked"     // the target group cannot take it; Why says what the group's trouble is
+
+	Draining State = "draining" // deregistered; the load balancer lets open requests end
+	Leaving  State = "leaving"  // it is to be taken out: with a Target, the load balancer still has it
+
+	NotYet    State = "not_yet"   // waits for something known: its health check, the end of a back-off
+	Drained   State = "drained"   // taken out by an operator or because the host drains
+	Refused   State = "refused"   // asks for what cannot be done; Change says what to change
+	Ignored   State = "ignored"   // nothing asks for it, or it opted out
+	Unclaimed State = "unclaimed" // registered for this host, by somebody else as far as the agent can tell
+)
+
+// States are all states, in the order in which a target usually passes them.
+func States() []State {
+	return []State{
+		Registering, Blocked, Registered, Initial, Healthy, Unhealthy, Unused, Unavailable, Leaving, Draining,
+		NotYet, Drained, Refused, Ignored, Unclaimed,
+	}
+}
+
+// Wanted reports whether a row in this state should be a target, whether or not it is one yet.
+func (s State) Wanted() bool {
+	return s == Registering || s == Blocked || s.AtLoadBalancer()
+}
+
+// AtLoadBalancer reports whether a row in this state is wanted and known to be registered.
+func (s State) AtLoadBalancer() bool {
+	switch s {
+	case Healthy, Unhealthy, Initial, Unused, Unavailable, Registered:
+		return true
+	default:
+		return false
+	}
+}
+
+// Row is one port of one container in one target group: what became of it, and why. A target that no container stands
+// behind, on its way out or unclaimed, has a row too, with an empty Run.
+type Row struct {
+	// Run is the run of the container; zero where there is none.
+	Run target.Run `json:"container,omitzero"`
+	// Group is the group's key in the configuration, or its name or ARN after it has left it; empty for a container
+	// that no group is about.
+	Group string `json:"target_group,omitempty"`
+	// ContainerPort is zero where the row is about a container as a whole, or where no container stands behind it.
+	ContainerPort target.PortProto `json:"container_port,omitzero"`
+	// HostPort is the port on the host, 0 where none is known.
+	HostPort uint16 `json:"host_port,omitempty"`
+	// Target is what the load balancer knows or will know; zero while that is not decided.
+	Target target.Target `json:"target,omitzero"`
+	State  State         `json:"state"`
+	Since  time.Time     `json:"since,omitzero"` // of the state; zero: not known
+	// Why says in one sentence why it is in this state.
+	Why string `json:"why"`
+	// Change says what a person can change about it, where a person can.
+	Change string `json:"change,omitempty"`
+	// Health and Reason are the load balancer's own words ("unhealthy", "Target.Timeout") of the last look.
+	Health string `json:"health,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Compare orders rows by container, group, port and target; those without a container come last.
+func (r Row) Compare(o Row) int {
+	return cmp.Or(
+		compareBool(r.Run.ID == "", o.Run.ID == ""),
+		r.Run.Compare(o.Run),
+		cmp.Compare(r.Group, o.Group),
+		r.ContainerPort.Compare(o.ContainerPort),
+		r.Target.Compare(o.Target),
+		cmp.Compare(r.State, o.State),
+		cmp.Compare(r.Why, o.Why),
+	)
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// Join says what became of every port: it brings together what Docker's half wants (d) and what the load balancer's
+// half has done (r), by container run. Status, waiting commands, the page and the metrics all come from it. Either
+// may be nil, which means that it has not spoken yet. The result is in a stable order.
+//
+// Every want is in exactly one row. Every target of r is in a row: in one for each want that it serves, in exactly
+// one where it serves none.
+//
+//	d wants it | r has the target | r refuses it | row
+//	yes        | registered       |              | the load balancer's health
+//	yes        | intended, absent |              | registering, or blocked by the group's trouble
+//	yes        | no               | no           | registering, or blocked by the group's trouble
+//	yes        | no               | yes          | refused
+//	no         | leaving          |              | draining, with the decision's sentence
+//	no         | registered       |              | leaving, with the decision's sentence
+//	no         | no               |              | the decision's verdict
+//	silent     | any              |              | as r alone knows it
+func Join(d *discovery.Snapshot, r *registrar.Snapshot) []Row {
+	j := newJoiner(d, r)
+	j.fromWants()
+	j.fromTargets()
+	j.fromRefusals()
+	j.fromDecisions()
+	slices.SortFunc(j.rows, Row.Compare)
+	return j.rows
+}
+
+// portKey identifies one port of one run in one group: the key on which both halves are joined.
+type portKey struct {
+	group   string
+	id      string
+	started int64
+	port    target.PortProto
+}
+
+// runKey identifies one run in one group.
+type runKey struct {
+	group   string
+	id      string
+	started int64
+}
+
+func keyOf(w target.Want) portKey {
+	return portKey{w.Group, w.Run.ID, w.Run.StartedAt.UnixNano(), w.PortProto()}
+}
+
+func keyOfDecision(c *discovery.Decision) portKey {
+	return portKey{c.Group, c.Run.ID, c.Run.StartedAt.UnixNano(), target.PortProto{Port: c.Port, Protocol: c.Protocol}}
+}
+
+func (k portKey) run() runKey { return runKey{k.group, k.id, k.started} }
+
+// placed is a target with its group.
+type placed struct {
+	group  *registrar.GroupStatus
+	status *registrar.TargetStatus
+}
+
+type joiner struct {
+	d *discovery.Snapshot
+	r *registrar.Snapshot
+
+	groups   map[string]*registrar.GroupStatus // by key
+	byWant   map[portKey]placed
+	refusals map[portKey]*registrar.Refusal
+	wanted   map[portKey]*discovery.Decision  // verdict wanted
+	unwanted map[portKey]*discovery.Decision  // any other verdict; the first where there are several
+	byRun    map[runKey][]*discovery.Decision // any other verdict
+	used     map[*discovery.Decision]struct{} // has its row
+	covered  map[*registrar.TargetStatus]struct{}
+	seen     map[portKey]struct{} // wants that have their row
+
+	rows []Row
+}
+
+func newJoiner(d *discovery.Snapshot, r *registrar.Snapshot) *joiner {
+	j := &joiner{
+		d: d, r: r,
+		groups:   map[string]*registrar.GroupStatus{},
+		byWant:   map[portKey]placed{},
+		refusals: map[portKey]*registrar.Refusal{},
+		wanted:   map[portKey]*discovery.Decision{},
+		unwanted: map[portKey]*discovery.Decision{},
+		byRun:    map[runKey][]*discovery.Decision{},
+		used:     map[*discovery.Decision]struct{}{},
+		covered:  map[*registrar.TargetStatus]struct{}{},
+		seen:     map[portKey]struct{}{},
+	}
+	if r != nil {
+		j.indexGroups(r.Groups)
+	}
+	if d != nil {
+		j.indexDecisions(d.Decisions)
+	}
+	return j
+}
+
+func (j *joiner) indexGroups(groups []registrar.GroupStatus) {
+	for i := range groups {
+		g := &groups[i]
+		for _, k := range g.Keys {
+			if _, ok := j.groups[k]; !ok {
+				j.groups[k] = g
+			}
+		}
+		for n := range g.Targets {
+			for _, w := range g.Targets[n].Wants {
+				// A key that moved to another ARN may be named by both: the group that carries it now wins.
+				if old, ok := j.byWant[keyOf(w)]; ok && slices.Contains(old.group.Keys, w.Group) {
+					continue
+				}
+				j.byWant[keyOf(w)] = placed{g, &g.Targets[n]}
+			}
+		}
+		for n := range g.Refusals {
+			j.refusals[keyOf(g.Refusals[n].Want)] = &g.Refusals[n]
+		}
+	}
+}
+
+func (j *joiner) indexDecisions(decisions []discovery.Decision) {
+	for i := range decisions {
+		c := &decisions[i]
+		k := keyOfDecision(c)
+		if c.Verdict == discovery.Wanted {
+			j.wanted[k] = c
+			continue
+		}
+		if _, ok := j.unwanted[k]; !ok {
+			j.unwanted[k] = c
+		}
+		j.byRun[k.run()] = append(j.byRun[k.run()], c)
+	}
+}
+
+// fromWants gives every want of discovery its row.
+func (j *joiner) fromWants() {
+	if j.d == nil {
+		return
+	}
+	for _, wants := range j.d.Wants {
+		for _, w := range wants {
+			k := keyOf(w)
+			if _, ok := j.seen[k]; ok {
+				continue
+			}
+			j.seen[k] = struct{}{}
+			c := j.wanted[k]
+			if c != nil {
+				j.used[c] = struct{}{}
+			}
+			j.rows = append(j.rows, j.wantRow(w, c))
+		}
+	}
+}
+
+// wantRow is the row of a port that should be a target. c may be nil.
+func (j *joiner) wantRow(w target.Want, c *discovery.Decision) Row {
+	row := Row{Run: w.Run, Group: w.Group, ContainerPort: w.PortProto(), HostPort: cmp.Or(w.HostPort4, w.HostPort6)}
+	if c != nil {
+		row.Since = c.Since
+	}
+	if at, ok := j.byWant[keyOf(w)]; ok {
+		j.covered[at.status] = struct{}{}
+		row.take(at.status)
+		if at.status.Phase == registrar.Registered {
+			row.judge(at.status)
+			return row
+		}
+		row.pend(at.group, at.status.Phase)
+		return row
+	}
+	if refusal, ok := j.refusals[keyOf(w)]; ok {
+		row.State, row.Why, row.Change = Refused, refusal.Why, refusal.Change
+		return row
+	}
+	if g, ok := j.groups[w.Group]; ok && j.r.Connected {
+		row.pend(g, "")
+		return row
+	}
+	row.State = Registering
+	switch {
+	case j.r == nil:
+		row.Why = "the agent has only just started and has not looked at its target groups yet"
+	case !j.r.Connected:
+		row.Why = "the agent waits for the instance's identity and AWS credentials"
+	default:
+		row.Why = "the target group has not been looked up yet"
+	}
+	return row
+}
+
+// fromTargets gives every target that no want of discovery covers its rows.
+func (j *joiner) fromTargets() {
+	if j.r == nil {
+		return
+	}
+	for i := range j.r.Groups {
+		g := &j.r.Groups[i]
+		for n := range g.Targets {
+			ts := &g.Targets[n]
+			_, covered := j.covered[ts]
+			if !j.stillWanted(ts) && !covered {
+				j.rows = append(j.rows, j.goingRow(g, ts))
+			}
+		}
+		for _, t := range g.Unclaimed {
+			row := Row{Group: groupLabel(g), HostPort: t.Port, Target: t, State: Unclaimed}
+			row.Why = "it is registered for this host, but the agent did not register it"
+			row.Change = "if nobody else looks after it, remove it with: berth prune"
+			j.rows = append(j.rows, row)
+		}
+	}
+}
+
+// stillWanted adds a row for each want of a target about which discovery is silent, and reports whether there was
+// one: silence (no snapshot, a group not computed) is not a wish to remove.
+func (j *joiner) stillWanted(ts *registrar.TargetStatus) bool {
+	found := false
+	for _, w := range ts.Wants {
+		if j.speaks(w.Group) {
+			continue
+		}
+		k := keyOf(w)
+		if _, ok := j.seen[k]; ok || j.byWant[k].status != ts {
+			continue
+		}
+		j.seen[k] = struct{}{}
+		found = true
+		j.rows = append(j.rows, j.wantRow(w, nil))
+	}
+	return found
+}
+
+// speaks reports whether discovery has computed the group.
+func (j *joiner) speaks(group string) bool {
+	if j.d == nil {
+		return false
+	}
+	_, ok := j.d.Wants[group]
+	return ok
+}
+
+// goingRow is the row of a target that is not wanted any more.
+func (j *joiner) goingRow(g *registrar.GroupStatus, ts *registrar.TargetStatus) Row {
+	row := Row{Run: ts.Run, Group: groupLabel(g), HostPort: ts.Target.Port, Since: ts.Since}
+	row.take(ts)
+	if len(ts.Wants) > 0 {
+		row.Run, row.Group, row.ContainerPort = ts.Wants[0].Run, ts.Wants[0].Group, ts.Wants[0].PortProto()
+	}
+	c := j.explain(g, ts)
+	why := ""
+	if c != nil {
+		row.Change, why = c.Change, c.Why
+		row.Run, row.Group = c.Run, cmp.Or(c.Group, row.Group)
+		if c.Port != 0 {
+			row.ContainerPort = target.PortProto{Port: c.Port, Protocol: c.Protocol}
+		}
+	}
+	switch {
+	case ts.Phase == registrar.Absent && c != nil:
+		row.State, row.Why = stateOf(c.Verdict), why
+		row.Since = c.Since
+	case ts.Phase == registrar.Absent:
+		row.State, row.Why = Leaving, "it is deregistered"
+	case ts.Phase == registrar.Removing:
+		row.State = Draining
+		row.Why = sentence(why, "it is deregistered, and the load balancer lets its open requests end")
+	case j.unknown(ts.Run):
+		row.judge(ts)
+		row.Why = "its container has not been inspected since the agent started, so it stays as it was"
+	case g.Err != "":
+		row.State, row.Change = Leaving, g.Change
+		row.Why = sentence(why, "it cannot be deregistered now: "+g.Err)
+	default:
+		row.State = Leaving
+		row.Why = sentence(cmp.Or(why, "no container wants it any more"), "it is about to be deregistered")
+	}
+	return row
+}
+
+// explain finds the decision that says why a target is not wanted, and marks it as told. Without the container's port
+// (the claim of an earlier time) the decision must be the only one about that run in the group.
+func (j *joiner) explain(g *registrar.GroupStatus, ts *registrar.TargetStatus) *discovery.Decision {
+	for _, w := range ts.Wants {
+		if c, ok := j.unwanted[keyOf(w)]; ok {
+			return j.tell(c)
+		}
+	}
+	run := ts.Run
+	if len(ts.Wants) > 0 {
+		run = ts.Wants[0].Run
+	}
+	if run.ID == "" {
+		return nil
+	}
+	started := run.StartedAt.UnixNano()
+	for _, key := range append(slices.Clone(g.Keys), "") {
+		if about := j.byRun[runKey{key, run.ID, started}]; len(about) == 1 {
+			// One sentence about the container as a whole may explain several of its targets; one about a port, one.
+			if _, told := j.used[about[0]]; !told || about[0].Port == 0 {
+				return j.tell(about[0])
+			}
+		}
+	}
+	return nil
+}
+
+func (j *joiner) tell(c *discovery.Decision) *discovery.Decision {
+	j.used[c] = struct{}{}
+	return c
+}
+
+func (j *joiner) unknown(run target.Run) bool {
+	return j.d != nil && run.ID != "" && slices.Contains(j.d.Unknown, run.ID)
+}
+
+// fromRefusals gives the refusals of wants about which discovery is silent their rows.
+func (j *joiner) fromRefusals() {
+	if j.r == nil {
+		return
+	}
+	for i := range j.r.Groups {
+		for _, refusal := range j.r.Groups[i].Refusals {
+			k := keyOf(refusal.Want)
+			if _, ok := j.seen[k]; ok || j.speaks(refusal.Want.Group) {
+				continue
+			}
+			j.seen[k] = struct{}{}
+			j.rows = append(j.rows, j.wantRow(refusal.Want, nil))
+		}
+	}
+}
+
+// fromDecisions gives the decisions that explained no want and no target rows of their own.
+func (j *joiner) fromDecisions() {
+	if j.d == nil {
+		return
+	}
+	for i := range j.d.Decisions {
+		c := &j.d.Decisions[i]
+		if _, ok := j.used[c]; ok {
+			continue
+		}
+		j.rows = append(j.rows, Row{
+			Run: c.Run, Group: c.Group, ContainerPort: portOf(c),
+			State: stateOf(c.Verdict), Since: c.Since, Why: c.Why, Change: c.Change,
+		})
+	}
+}
+
+func portOf(c *discovery.Decision) target.PortProto {
+	if c.Port == 0 {
+		return target.PortProto{}
+	}
+	return target.PortProto{Port: c.Port, Protocol: c.Protocol}
+}
+
+// stateOf maps a verdict; what a newer discovery may add is shown as ignored.
+func stateOf(v discovery.Verdict) State {
+	switch v {
+	case discovery.Wanted:
+		return Registering
+	case discovery.NotYet:
+		return NotYet
+	case discovery.Leaving:
+		return Leaving
+	case discovery.Drained:
+		return Drained
+	case discovery.Refused:
+		return Refused
+	case discovery.Ignored:
+		return Ignored
+	default:
+		return Ignored
+	}
+}
+
+// take copies what the load balancer knows.
+func (r *Row) take(ts *registrar.TargetStatus) {
+	r.Target, r.HostPort = ts.Target, ts.Target.Port
+	r.Health, r.Reason = ts.Health, ts.Reason
+}
+
+// judge says how a registered target does, in the load balancer's words and what they usually mean.
+func (r *Row) judge(ts *registrar.TargetStatus) {
+	if !ts.Since.IsZero() {
+		r.Since = ts.Since
+	}
+	// "unhealthy.draining" is a registered target of an NLB whose open connections are being ended.
+	health, _, _ := strings.Cut(ts.Health, ".")
+	switch State(health) {
+	case Healthy, Unhealthy, Initial, Unused, Unavailable:
+		r.State = State(health)
+	default:
+		r.State = Registered
+	}
+	m := meaningOf(ts.Health, ts.Reason)
+	r.Why, r.Change = m.why, m.change
+	if m.unknown && ts.Description != "" {
+		r.Why = "the load balancer says: " + ts.Description
+	}
+}
+
+// pend says why a wanted target is not registered. phase is empty where the registrar has not taken it up yet.
+func (r *Row) pend(g *registrar.GroupStatus, phase registrar.Phase) {
+	r.State, r.Change = Registering, g.Change
+	switch g.State {
+	case registrar.StateDenied, registrar.StateGone, registrar.StateFull, registrar.StateMisconfigured:
+		r.State = Blocked
+		r.Why = cmp.Or(g.Err, "the target group's state is "+g.State)
+		return
+	case registrar.StateThrottled:
+		r.Why = "AWS asks for fewer calls; it is registered as soon as the next one is allowed"
+		return
+	}
+	switch {
+	case g.Err != "":
+		r.Why = "the agent is trying again: " + g.Err
+	case phase == registrar.Intended:
+		r.Why = "its registration has been sent, and the answer is not in yet"
+	case phase == registrar.Removing:
+		r.Why = "it is still being deregistered, and is registered again next"
+	case g.ARN == "":
+		r.Why = "the target group has not been looked up yet"
+	default:
+		r.Why = "it is about to be registered"
+	}
+}
+
+// groupLabel names a group as its users do: by its key, and after it has left the configuration by its name.
+func groupLabel(g *registrar.GroupStatus) string {
+	if len(g.Keys) > 0 {
+		return g.Keys[0]
+	}
+	return cmp.Or(g.Name, g.Facts.Name, g.ARN)
+}
+
+// sentence joins a cause and what follows from it into one sentence.
+func sentence(cause, effect string) string {
+	if cause == "" {
+		return effect
+	}
+	return strings.TrimRight(cause, ".") + "; " + effect
+}

@@ -1,0 +1,145 @@
+package server
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+)
+
+// collector turns the snapshots into metrics at each scrape. It keeps nothing between scrapes, so the series of a
+// group vanish with the group.
+type collector struct {
+	state func() (Host, *discovery.Snapshot, *registrar.Snapshot)
+
+	desired, registered, healthy, refused, unclaimed *prometheus.Desc
+	groupOK, groupVerified                           *prometheus.Desc
+	ready, dockerUp, generation, drains              *prometheus.Desc
+}
+
+// registerMetrics adds what the server exports to a registry: the state of targets and groups, what was built, and
+// the process.
+func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *discovery.Snapshot, *registrar.Snapshot)) error {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "berth_build_info",
+		Help:        "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "goversion": b.GoVersion},
+	})
+	build.Set(1)
+	for _, c := range []prometheus.Collector{
+		build,
+		newCollector(state),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := reg.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot)) *collector {
+	group := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, []string{"target_group"}, nil)
+	}
+	host := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
+	return &collector{
+		state: state,
+		desired: group("berth_targets_desired",
+			"Targets of this host that should be registered in the target group."),
+		registered: group("berth_targets_registered",
+			"Targets of this host that are registered in the target group, wanted or not; draining and unclaimed ones are not counted."),
+		healthy: group("berth_targets_healthy",
+			"Wanted targets of this host that passed their health checks when the load balancer was last asked."),
+		refused: group("berth_targets_refused",
+			"Ports that ask to be in the target group and cannot be until somebody changes something."),
+		unclaimed: group("berth_unclaimed_targets",
+			"Targets registered for this host that the agent did not register and does not touch."),
+		groupOK: group("berth_target_group_ok",
+			"1 if calls for the target group succeed, 0 if it is not tried yet, denied, gone, full, misconfigured or throttled."),
+		groupVerified: group("berth_target_group_verified_timestamp_seconds",
+			"When the load balancer's own list of the target group was last compared with what should be there."),
+		ready:      host("berth_ready", "1 if /readyz answers 200."),
+		dockerUp:   host("berth_docker_stream_up", "1 if Docker's event stream is up."),
+		generation: host("berth_config_generation", "The number of the configuration in force, one more with each reload that took effect."),
+		drains:     host("berth_drains", "Drains in force, of single containers and of the host."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		c.desired, c.registered, c.healthy, c.refused, c.unclaimed, c.groupOK, c.groupVerified,
+		c.ready, c.dockerUp, c.generation, c.drains,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	h, d, r := c.state()
+	gauge := func(desc *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(c.ready, boolValue(ReadinessOf(h, d, r).Ready))
+	gauge(c.dockerUp, boolValue(d != nil && d.Stream.Up))
+	if d != nil {
+		gauge(c.generation, float64(d.Generation))
+		gauge(c.drains, float64(len(d.Drains)))
+	}
+
+	counts := CountRows(Join(d, r))
+	// Only groups that are configured or being cleaned up have series: a label may name anything.
+	groups := map[string]Counts{}
+	status := map[string]*registrar.GroupStatus{}
+	if d != nil {
+		for key := range d.Wants {
+			groups[key] = counts[key]
+		}
+	}
+	if r != nil {
+		for i := range r.Groups {
+			g := &r.Groups[i]
+			for _, label := range labelsOf(g) {
+				groups[label] = counts[label]
+				if _, ok := status[label]; !ok {
+					status[label] = g
+				}
+			}
+		}
+	}
+	for name, n := range groups {
+		label := strings.ToValidUTF8(name, "?")
+		gauge(c.desired, float64(n.Desired), label)
+		gauge(c.registered, float64(n.Registered), label)
+		gauge(c.healthy, float64(n.Healthy), label)
+		gauge(c.refused, float64(n.Refused), label)
+		gauge(c.unclaimed, float64(n.Unclaimed), label)
+		g := status[name]
+		gauge(c.groupOK, boolValue(g != nil && g.State == registrar.StateOK), label)
+		if g != nil && !g.VerifiedAt.IsZero() {
+			gauge(c.groupVerified, float64(g.VerifiedAt.UnixMilli())/1000, label)
+		}
+	}
+}
+
+// labelsOf returns every name under which a group's series run: its keys, or its name after it left the configuration.
+func labelsOf(g *registrar.GroupStatus) []string {
+	if len(g.Keys) > 0 {
+		return g.Keys
+	}
+	return []string{groupLabel(g)}
+}
+
+func boolValue(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

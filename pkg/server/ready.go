@@ -1,0 +1,223 @@
+package server
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+)
+
+// Check is one thing that readiness looks at.
+type Check struct {
+	// Name is docker, identity, credentials, or "target_group KEY".
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Blocks reports whether the agent is not ready because of it. A group's own trouble is named and does not block.
+	Blocks bool `json:"blocks,omitempty"`
+	// Detail says in one line how it stands.
+	Detail string `json:"detail"`
+	// Change says what to change, where a person must act.
+	Change string `json:"change,omitempty"`
+}
+
+// Readiness is what /readyz answers.
+type Readiness struct {
+	Ready  bool    `json:"ready"`
+	Checks []Check `json:"checks"`
+}
+
+// ReadinessOf says whether the agent is ready: Docker's stream is up, the instance's identity and credentials are
+// there, and every group has been tried once. A group in trouble is named, and does not make the agent unready: it
+// is the group's matter, and the other groups go on. Either snapshot may be nil.
+func ReadinessOf(h Host, d *discovery.Snapshot, r *registrar.Snapshot) Readiness {
+	checks := []Check{dockerCheck(d), identityCheck(h, r), credentialsCheck(h, r)}
+	checks = append(checks, groupChecks(d, r)...)
+	out := Readiness{Ready: true, Checks: checks}
+	for i := range checks {
+		if checks[i].Blocks {
+			out.Ready = false
+		}
+	}
+	return out
+}
+
+// Waiting returns one line about what the agent waits for, empty when it is ready: for systemd's STATUS.
+func (r Readiness) Waiting() string {
+	var waits []string
+	for _, c := range r.Checks {
+		if c.Blocks {
+			waits = append(waits, c.Name+": "+c.Detail)
+		}
+	}
+	return strings.Join(waits, "; ")
+}
+
+// Text is the readiness for people: one line a check.
+func (r Readiness) Text() string {
+	var b strings.Builder
+	for _, c := range r.Checks {
+		mark := "ok  "
+		switch {
+		case c.Blocks:
+			mark = "wait"
+		case !c.OK:
+			mark = "warn"
+		}
+		fmt.Fprintf(&b, "[%s] %s: %s", mark, c.Name, c.Detail)
+		if c.Change != "" {
+			fmt.Fprintf(&b, " (%s)", c.Change)
+		}
+		b.WriteByte('\n')
+	}
+	if r.Ready {
+		b.WriteString("ready\n")
+	} else {
+		b.WriteString("not ready\n")
+	}
+	return b.String()
+}
+
+func dockerCheck(d *discovery.Snapshot) Check {
+	c := Check{Name: "docker"}
+	switch {
+	case d == nil:
+		c.Detail, c.Blocks = "not reached yet", true
+	case !d.Stream.Up:
+		c.Detail, c.Blocks = "the event stream is down", true
+		if d.Stream.Err != "" {
+			c.Detail += ": " + d.Stream.Err
+		}
+	default:
+		c.OK, c.Detail = true, "the event stream is up"
+		if d.Stream.Engine != "" {
+			c.Detail += fmt.Sprintf(" (engine %s, API %s)", d.Stream.Engine, d.Stream.APIVersion)
+		}
+	}
+	if c.Blocks {
+		c.Change = "check that Docker runs and that user berth is in group docker"
+	}
+	return c
+}
+
+func identityCheck(h Host, r *registrar.Snapshot) Check {
+	id := h.InstanceID
+	if id == "" && r != nil {
+		id = r.Self.InstanceID
+	}
+	if id == "" {
+		c := Check{Name: "identity", Blocks: true, Detail: "the instance's identity is not known yet"}
+		if h.IdentityErr != "" {
+			c.Detail = h.IdentityErr
+		}
+		c.Change = "check that the instance metadata service (IMDSv2) is enabled and reachable"
+		return c
+	}
+	return Check{Name: "identity", OK: true, Detail: id}
+}
+
+func credentialsCheck(h Host, r *registrar.Snapshot) Check {
+	switch {
+	case h.CredentialsErr != "":
+		return Check{
+			Name: "credentials", Blocks: true, Detail: h.CredentialsErr,
+			Change: "attach an instance profile with the policy of deploy/iam/policy.json",
+		}
+	case r == nil || !r.Connected:
+		return Check{Name: "credentials", Blocks: true, Detail: "no call to AWS can be made yet"}
+	default:
+		return Check{Name: "credentials", OK: true, Detail: "calls to AWS can be made"}
+	}
+}
+
+func groupChecks(d *discovery.Snapshot, r *registrar.Snapshot) []Check {
+	var checks []Check
+	known := map[string]bool{}
+	if r != nil {
+		for i := range r.Groups {
+			g := &r.Groups[i]
+			for _, key := range g.Keys {
+				known[key] = true
+			}
+			if c, ok := groupCheck(g); ok {
+				checks = append(checks, c)
+			}
+		}
+	}
+	if d != nil {
+		for _, key := range sortedKeys(d.Wants) {
+			if !known[key] {
+				checks = append(checks, Check{Name: "target_group " + key, Blocks: true, Detail: "not tried yet"})
+			}
+		}
+	}
+	return checks
+}
+
+// groupCheck is false for a group that left the configuration and has no trouble: nobody asks about it.
+func groupCheck(g *registrar.GroupStatus) (Check, bool) {
+	c := Check{Name: "target_group " + groupLabel(g), OK: g.State == registrar.StateOK, Change: g.Change}
+	configured := len(g.Keys) > 0
+	switch {
+	case !g.Tried && configured:
+		c.OK, c.Blocks, c.Detail = false, true, "not tried yet"
+		if g.Err != "" {
+			c.Detail = g.Err
+		}
+	case c.OK && !configured:
+		return c, false
+	case c.OK:
+		c.Detail = fmt.Sprintf("ok, %s", count(len(g.Targets), "target"))
+	default:
+		c.Detail = g.State
+		if g.Err != "" {
+			c.Detail += ": " + g.Err
+		}
+		if !g.RetryAt.IsZero() {
+			c.Detail += ", next attempt at " + g.RetryAt.UTC().Format(time.RFC3339)
+		}
+	}
+	return c, true
+}
+
+// Loop is one of the agent's loops, as far as liveness goes.
+type Loop struct {
+	Name string
+	// Beat returns when the loop last turned: not when it last made progress. Zero: it has not begun.
+	Beat func() time.Time
+	// Within is how long it may take to turn; 0 means DefaultLoopWithin.
+	Within time.Duration
+}
+
+// DefaultLoopWithin is how long a loop may take to turn. Each loop wakes at least every few seconds, whether or not
+// Docker or AWS answer.
+const DefaultLoopWithin = 30 * time.Second
+
+// Alive returns an error that names the loops that have not turned in time. since is when the agent started: a loop
+// that has not begun is given its time from there. It is what /healthz answers and what a watchdog should ask.
+func Alive(loops []Loop, since, now time.Time) error {
+	var stuck []string
+	for _, l := range loops {
+		within := l.Within
+		if within <= 0 {
+			within = DefaultLoopWithin
+		}
+		beat := l.Beat()
+		if beat.Before(since) {
+			beat = since
+		}
+		if idle := now.Sub(beat); idle > within {
+			stuck = append(stuck, fmt.Sprintf("%s has not turned for %s", l.Name, idle.Round(time.Second)))
+		}
+	}
+	if len(stuck) > 0 {
+		return &StuckError{Loops: stuck}
+	}
+	return nil
+}
+
+// StuckError says which loops do not turn.
+type StuckError struct{ Loops []string }
+
+func (e *StuckError) Error() string { return strings.Join(e.Loops, "; ") }

@@ -1,0 +1,239 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+)
+
+// Limits on clients. What a client can make the agent hold is bounded by these, whoever it is.
+const (
+	maxConns       = 128              // a listener's connections; more are turned away with 503
+	maxLongPolls   = 64               // requests that wait for a change; more are answered 503
+	maxHeaderBytes = 16 << 10         // of a request
+	maxBodyBytes   = 64 << 10         // of a request
+	headerTimeout  = 5 * time.Second  // from the connection to the end of a request's header
+	readTimeout    = 10 * time.Second // to the end of its body
+	writeTimeout   = 15 * time.Second // of an answer; a client that never reads is cut
+	idleTimeout    = 30 * time.Second // between two requests
+	// shutdownGrace is how long answers under way are given when the agent ends.
+	shutdownGrace = time.Second
+	// MaxWait is the longest that a request may wait for a change (?after=).
+	MaxWait = 55 * time.Second
+)
+
+// Config says where the server listens and what it shows. Every function may be called from any goroutine, must
+// return at once, and may be nil where its doc says so.
+type Config struct {
+	// Listen is the address of /metrics, /healthz and /readyz, which other hosts may reach: ":9797". Empty: none.
+	Listen string
+	// StatusListen is the address of / and /v1/status: "127.0.0.1:9798". Empty: none. What it shows names containers,
+	// so it should stay on the loopback interface.
+	StatusListen string
+	// Socket is the path of the control socket. Empty: none.
+	Socket string
+	// SocketGroup is the group that may use the control socket beside root and the agent's user. Empty, or a group that
+	// does not exist: the agent's own group.
+	SocketGroup string
+
+	Build Build
+	// Registry gets the server's metrics and is served at /metrics. Required.
+	Registry *prometheus.Registry
+	// Discovery returns the newest snapshot of Docker's half (nil before the first) and a channel that closes at the
+	// next one. Required; Latest.Get is one.
+	Discovery func() (*discovery.Snapshot, <-chan struct{})
+	// Registrar returns the newest snapshot of the load balancers' half, likewise. Required.
+	Registrar func() (*registrar.Snapshot, <-chan struct{})
+	// Follow makes the registrar look often at the groups until stop is called. May be nil.
+	Follow func(keys []string) (stop func())
+	// Host returns what is known of the instance. May be nil.
+	Host func() Host
+	// Loops are watched by /healthz.
+	Loops []Loop
+	Log   *zap.Logger
+}
+
+// Server serves the agent's HTTP endpoints.
+type Server struct {
+	cfg      Config
+	log      *zap.Logger
+	started  time.Time
+	follower *follower
+	polls    chan struct{} // one slot for each long poll
+	done     chan struct{} // closed when Run begins to shut down: long polls end
+
+	listeners []listener
+}
+
+// listener is an open socket with what is served on it.
+type listener struct {
+	net.Listener
+	name    string
+	handler http.Handler
+	cleanup func()
+}
+
+// Listen opens every socket of the configuration and registers the metrics; it serves nothing before Run. An address
+// in use is an error here, so that a second agent ends before it has done anything. The caller must call Run or
+// Close.
+func Listen(ctx context.Context, cfg Config) (_ *Server, err error) {
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Log.Named("server"), started: time.Now(), follower: newFollower(cfg.Follow),
+		polls: make(chan struct{}, maxLongPolls), done: make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if err := registerMetrics(cfg.Registry, cfg.Build, s.state); err != nil {
+		return nil, err
+	}
+	if cfg.Listen != "" {
+		if err := s.listenTCP(ctx, "--listen", cfg.Listen, s.MonitoringHandler()); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.StatusListen != "" {
+		if err := s.listenTCP(ctx, "--status-listen", cfg.StatusListen, localOnly(cfg.StatusListen, s.StatusHandler())); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Socket != "" {
+		l, cleanup, err := listenUnix(ctx, cfg.Socket, cfg.SocketGroup, s.log)
+		if err != nil {
+			return nil, err
+		}
+		s.listeners = append(s.listeners, listener{newGate(l, maxConns), "control socket", s.StatusHandler(), cleanup})
+	}
+	return s, nil
+}
+
+func (s *Server) listenTCP(ctx context.Context, flag, addr string, h http.Handler) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s (%s): %w", addr, flag, explainListen(err))
+	}
+	s.listeners = append(s.listeners, listener{newGate(l, maxConns), flag, h, func() {}})
+	return nil
+}
+
+// Addr returns the address of a listener ("--listen", "--status-listen", "control socket"), nil if there is none:
+// for tests and logs, where port 0 was asked for.
+func (s *Server) Addr(name string) net.Addr {
+	for _, l := range s.listeners {
+		if l.name == name {
+			return l.Listener.Addr()
+		}
+	}
+	return nil
+}
+
+// Run serves until ctx ends, then gives answers under way a second and closes. It returns nil when ctx ended it.
+func (s *Server) Run(ctx context.Context) error {
+	errs := make(chan error, len(s.listeners))
+	servers := make([]*http.Server, 0, len(s.listeners))
+	for _, l := range s.listeners {
+		srv := &http.Server{
+			Handler:           http.MaxBytesHandler(l.handler, maxBodyBytes),
+			ReadHeaderTimeout: headerTimeout,
+			ReadTimeout:       readTimeout,
+			WriteTimeout:      writeTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
+			// A client's broken TLS or headers are its own affair.
+			ErrorLog: log.New(debugWriter{s.log}, "", 0),
+		}
+		servers = append(servers, srv)
+		serve := func() { errs <- fmt.Errorf("serve %s: %w", l.name, srv.Serve(l)) }
+		go serve()
+		s.log.Info("listening", zap.String("listener", l.name), zap.Stringer("address", l.Addr()))
+	}
+
+	var failed error
+	running := len(servers)
+	select {
+	case <-ctx.Done():
+	case failed = <-errs:
+		running--
+	}
+	close(s.done)
+	s.follower.close()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	for _, srv := range servers {
+		if err := srv.Shutdown(grace); err != nil {
+			_ = srv.Close() // whoever is left does not read
+		}
+	}
+	for range running {
+		if err := <-errs; !errors.Is(err, http.ErrServerClosed) {
+			failed = errors.Join(failed, err)
+		}
+	}
+	s.Close()
+	return failed
+}
+
+// Close closes the sockets of a server that is not running. It may be called more than once.
+func (s *Server) Close() {
+	for _, l := range s.listeners {
+		_ = l.Close() // closed by Run already
+		l.cleanup()
+	}
+}
+
+// Readiness returns what /readyz answers now.
+func (s *Server) Readiness() Readiness {
+	h, d, r := s.state()
+	return ReadinessOf(h, d, r)
+}
+
+// Alive returns what /healthz answers now: nil, or an error that names the loops that do not turn.
+func (s *Server) Alive() error { return Alive(s.cfg.Loops, s.started, time.Now()) }
+
+// Status returns what /v1/status answers now.
+func (s *Server) Status() StatusV1 {
+	h, d, r := s.state()
+	return statusOf(time.Now(), s.agent(), h, d, r)
+}
+
+func (s *Server) agent() AgentV1 {
+	return AgentV1{Build: s.cfg.Build, PID: os.Getpid(), StartedAt: s.started.UTC()}
+}
+
+func (s *Server) state() (Host, *discovery.Snapshot, *registrar.Snapshot) {
+	d, _ := s.cfg.Discovery()
+	r, _ := s.cfg.Registrar()
+	return s.host(), d, r
+}
+
+func (s *Server) host() Host {
+	if s.cfg.Host == nil {
+		return Host{}
+	}
+	return s.cfg.Host()
+}
+
+// debugWriter is where net/http's complaints about clients go.
+type debugWriter struct{ log *zap.Logger }
+
+func (w debugWriter) Write(p []byte) (int, error) {
+	w.log.Debug("client", zap.ByteString("message", p))
+	return len(p), nil
+}

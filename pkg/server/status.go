@@ -1,0 +1,244 @@
+package server
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+)
+
+// APIVersion is the version of the JSON that this package serves under /v1. Within it fields are added, never
+// renamed or removed, and no field changes its meaning; states, reasons and checks may be added.
+const APIVersion = "v1"
+
+// Build says what runs.
+type Build struct {
+	Version   string `json:"version"`
+	Revision  string `json:"revision,omitempty"`
+	GoVersion string `json:"go_version,omitempty"`
+}
+
+// Host is what the agent knows of the instance it runs on.
+type Host struct {
+	InstanceID       string `json:"instance_id,omitempty"`
+	Region           string `json:"region,omitempty"`
+	AvailabilityZone string `json:"availability_zone,omitempty"`
+	Account          string `json:"account,omitempty"`
+	Address          string `json:"address,omitempty"` // the primary private address
+	// IdentityErr says why the identity is not known yet.
+	IdentityErr string `json:"identity_error,omitempty"`
+	// CredentialsErr says why no call to AWS can be made.
+	CredentialsErr string `json:"credentials_error,omitempty"`
+}
+
+// StatusV1 is what GET /v1/status answers: everything that the agent knows, at one moment.
+type StatusV1 struct {
+	API string    `json:"api"` // "v1"
+	At  time.Time `json:"at"`
+	// Revision names this state; it changes with every change of what follows. Give it as ?after= to wait for the
+	// next. It is opaque.
+	Revision string `json:"revision"`
+	// Seq counts what discovery has published. A group whose own seq is at least this has acted on it.
+	Seq uint64 `json:"seq"`
+	// Generation is the configuration's, +1 for each reload that took effect.
+	Generation uint64    `json:"generation"`
+	Agent      AgentV1   `json:"agent"`
+	Readiness  Readiness `json:"readiness"`
+	Host       Host      `json:"host"`
+	// Docker is the connection to the engine.
+	Docker discovery.Stream `json:"docker"`
+	// Drains are in force now; one without a container is the whole host's.
+	Drains []DrainV1 `json:"drains"`
+	Groups []GroupV1 `json:"target_groups"`
+	Rows   []Row     `json:"rows"`
+}
+
+// AgentV1 is the running process.
+type AgentV1 struct {
+	Build
+	PID       int       `json:"pid"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// DrainV1 is a drain in force.
+type DrainV1 struct {
+	ID        string    `json:"id"`
+	Container string    `json:"container_id,omitempty"` // empty: the whole host
+	Cause     string    `json:"cause"`                  // operator, stop_signal, spot, lifecycle, rebalance, shutdown
+	By        string    `json:"by,omitempty"`
+	Since     time.Time `json:"since"`
+	Until     string    `json:"until"` // undrained, run_ends, client_leaves
+}
+
+// GroupV1 is one target group.
+type GroupV1 struct {
+	Keys     []string `json:"keys"` // in the configuration; empty: it left it and is being cleaned up
+	Name     string   `json:"name,omitempty"`
+	ARN      string   `json:"arn,omitempty"`
+	Type     string   `json:"target_type,omitempty"`
+	Protocol string   `json:"protocol,omitempty"`
+	// State is ok, waiting, throttled, denied, gone, full or misconfigured.
+	State  string `json:"state"`
+	Err    string `json:"error,omitempty"`
+	Change string `json:"change,omitempty"` // what a person can change about it
+	// Seq is that of the newest wants on which a completed plan has acted.
+	Seq        uint64    `json:"seq"`
+	Tried      bool      `json:"tried"`
+	VerifiedAt time.Time `json:"verified_at,omitzero"` // of the last look at the load balancer's own list
+	RetryAt    time.Time `json:"retry_at,omitzero"`
+	Counts     Counts    `json:"counts"`
+}
+
+// Counts counts targets of one group.
+type Counts struct {
+	Desired    int `json:"desired"`    // should be registered
+	Registered int `json:"registered"` // are registered, wanted or not
+	Healthy    int `json:"healthy"`    // pass their health checks
+	Refused    int `json:"refused"`    // cannot be registered until somebody changes something
+	Unclaimed  int `json:"unclaimed"`  // are registered for this host by somebody else
+}
+
+// Label names the group as its users do: by its key, after it has left the configuration by its name or ARN.
+func (g GroupV1) Label() string {
+	if len(g.Keys) > 0 {
+		return g.Keys[0]
+	}
+	return cmp.Or(g.Name, g.ARN)
+}
+
+// statusOf builds the answer from the snapshots, either of which may be nil.
+func statusOf(now time.Time, agent AgentV1, h Host, d *discovery.Snapshot, r *registrar.Snapshot) StatusV1 {
+	s := StatusV1{
+		API: APIVersion, At: now.UTC(), Revision: revision(d, r), Agent: agent, Host: h,
+		Readiness: ReadinessOf(h, d, r), Drains: []DrainV1{}, Groups: []GroupV1{}, Rows: Join(d, r),
+	}
+	if s.Rows == nil {
+		s.Rows = []Row{}
+	}
+	if d != nil {
+		s.Seq, s.Generation, s.Docker = d.Seq, d.Generation, d.Stream
+		for _, drain := range d.Drains {
+			s.Drains = append(s.Drains, drainV1(drain))
+		}
+	}
+	if r != nil {
+		if s.Host.InstanceID == "" {
+			s.Host.InstanceID, s.Host.Region, s.Host.Account = r.Self.InstanceID, r.Self.Region, r.Self.Account
+		}
+		first := map[string]string{} // a target that two keys of one group want is one target
+		for i := range r.Groups {
+			for _, key := range r.Groups[i].Keys {
+				first[key] = groupLabel(&r.Groups[i])
+			}
+		}
+		counts := countRows(s.Rows, func(group string) string { return cmp.Or(first[group], group) })
+		for i := range r.Groups {
+			s.Groups = append(s.Groups, groupV1(&r.Groups[i], counts[groupLabel(&r.Groups[i])]))
+		}
+	}
+	return s
+}
+
+func drainV1(d discovery.Drain) DrainV1 {
+	v := DrainV1{ID: d.ID, Container: d.Container, Cause: d.Cause, By: d.By, Since: d.Since}
+	switch d.Hold {
+	case discovery.HoldRun:
+		v.Until = "run_ends"
+	case discovery.HoldConnection:
+		v.Until = "client_leaves"
+	case discovery.HoldKeep:
+		v.Until = "undrained"
+	}
+	return v
+}
+
+func groupV1(g *registrar.GroupStatus, counts Counts) GroupV1 {
+	v := GroupV1{
+		Keys: slices.Clone(g.Keys), Name: cmp.Or(g.Name, g.Facts.Name), ARN: cmp.Or(g.ARN, g.Facts.ARN),
+		Type: g.Facts.TargetType, Protocol: g.Facts.Protocol, State: g.State, Err: g.Err, Change: g.Change, Seq: g.Seq,
+		Tried: g.Tried, VerifiedAt: g.VerifiedAt, RetryAt: g.RetryAt, Counts: counts,
+	}
+	if v.Keys == nil {
+		v.Keys = []string{}
+	}
+	return v
+}
+
+// CountRows counts the targets of each group, by the rows' Group. A target that serves several ports (the TCP and the
+// UDP half of a TCP_UDP group) is one.
+func CountRows(rows []Row) map[string]Counts {
+	return countRows(rows, func(group string) string { return group })
+}
+
+func countRows(rows []Row, label func(group string) string) map[string]Counts {
+	type one struct{ group, what string }
+	seen := map[one]bool{}
+	counts := map[string]Counts{}
+	for i := range rows {
+		row := &rows[i]
+		if row.Group == "" {
+			continue
+		}
+		group := label(row.Group)
+		what := row.Target.String()
+		if row.Target.ID == "" {
+			what = row.Run.ID + ":" + strconv.Itoa(int(row.HostPort)) + "/" + row.ContainerPort.String()
+		}
+		if key := (one{group, what}); seen[key] {
+			continue
+		} else if row.counted() {
+			seen[key] = true
+		}
+		c := counts[group]
+		if row.State.Wanted() {
+			c.Desired++
+		}
+		if row.State.AtLoadBalancer() || (row.State == Leaving && row.Target.ID != "") {
+			c.Registered++
+		}
+		switch row.State {
+		case Healthy:
+			c.Healthy++
+		case Refused:
+			c.Refused++
+		case Unclaimed:
+			c.Unclaimed++
+		default:
+		}
+		counts[group] = c
+	}
+	return counts
+}
+
+// counted reports whether the row stands for a target, so that no other row for the same one may count.
+func (r *Row) counted() bool {
+	return r.State.Wanted() || r.State == Refused || r.State == Unclaimed || (r.State == Leaving && r.Target.ID != "")
+}
+
+// revision names a pair of snapshots.
+func revision(d *discovery.Snapshot, r *registrar.Snapshot) string {
+	var seq uint64
+	var at int64
+	if d != nil {
+		seq = d.Seq
+	}
+	if r != nil {
+		at = r.At.UnixNano()
+	}
+	return fmt.Sprintf("%x-%x", seq, uint64(at))
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// count writes "1 target", "2 targets".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
