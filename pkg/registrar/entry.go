@@ -1,6 +1,10 @@
 package registrar
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"berth/pkg/target"
@@ -19,4 +23,57 @@ type Entry struct {
 	Intended, Confirmed, Removed time.Time
 	// BootID is of the boot in which the entry was written: ports of an earlier boot belong to nobody.
 	BootID string
+}
+
+// ARN returns the ARN of the entry's group: what DescribeTargetGroups said, or the configuration's where nothing was
+// said yet. Together with Target it is the identity of an entry.
+func (e Entry) ARN() string { return cmp.Or(e.Facts.ARN, e.Group.ARN) }
+
+// Compare orders entries by the ARN of their group, then by target.
+func (e Entry) Compare(o Entry) int {
+	return cmp.Or(cmp.Compare(e.ARN(), o.ARN()), e.Target.Compare(o.Target))
+}
+
+// check returns why e cannot be kept: it has to name a target in full.
+func (e Entry) check() error {
+	switch {
+	case e.ARN() == "":
+		return errors.New("target group ARN missing")
+	case e.Target.ID == "":
+		return errors.New("target id missing")
+	case e.Target.Port == 0:
+		return fmt.Errorf("port 0: %w", target.ErrPort)
+	case e.Phase == Absent:
+		return errors.New("an absent target has no entry")
+	}
+	return nil
+}
+
+// normal returns e as it would be read back from disk: UTC, no monotonic clock, ARN and phase filled in.
+func (e Entry) normal() Entry {
+	e.Facts.ARN = e.ARN()
+	e.Phase = cmp.Or(e.Phase, Intended)
+	for _, t := range []*time.Time{&e.Intended, &e.Confirmed, &e.Removed, &e.Run.StartedAt} {
+		*t = onDisk(*t)
+	}
+	return e
+}
+
+// onDisk returns t as RFC 3339 can carry it.
+func onDisk(t time.Time) time.Time {
+	t = t.UTC().Round(0)
+	if t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
+}
+
+// arnName returns the name in a target group's ARN (".../targetgroup/NAME/0123456789abcdef"), "" where arn is none.
+func arnName(arn string) string {
+	_, rest, found := strings.Cut(arn, ":targetgroup/")
+	if !found {
+		return ""
+	}
+	name, _, _ := strings.Cut(rest, "/")
+	return name
 }

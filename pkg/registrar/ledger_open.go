@@ -1,0 +1,164 @@
+package registrar
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// The files in the state directory.
+const (
+	ledgerName  = "ledger.json"
+	lockName    = "lock"
+	wholeName   = ledgerName + ".tmp"     // the whole state, on its way to become ledger.json
+	compactName = ledgerName + ".compact" // the same, made while ledger.json is still appended to
+)
+
+// OpenLedger takes the state directory's lock and reads its ledger; a directory that is not there is made. bootID is
+// written into new entries. The ledger has a goroutine until Close.
+//
+// It returns a *LockedError if another process holds the directory, an error that wraps ErrUnsafe if a file in it
+// cannot be trusted, and the system's error if the directory cannot be used at all. A disk that is full, read-only or
+// broken is no error: the ledger is degraded then, and catches up when it can. A ledger that cannot be read is set
+// aside under a dated name, and an empty one begins.
+func OpenLedger(dir, bootID string, opts LedgerOptions) (*Ledger, error) {
+	l := newLedger(bootID, opts)
+	w := &ledgerWriter{
+		l: l, log: l.log, fs: opts.FS, dir: dir, path: filepath.Join(dir, ledgerName),
+		holder: cmp.Or(opts.Holder, strconv.Itoa(os.Getpid())+" "+strings.Join(os.Args, " ")),
+		ended:  make(chan struct{}),
+	}
+	if w.fs == nil {
+		w.fs = osFS{}
+	}
+	l.writer = w
+	if err := w.takeLock(); err != nil {
+		if !diskTrouble(err) {
+			return nil, fmt.Errorf("open ledger in %s: %w", dir, err)
+		}
+		w.trouble(fmt.Errorf("lock %s: %w", dir, err))
+	}
+	content, err := w.read()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open ledger in %s: %w", dir, err), w.unlock())
+	}
+	l.header, l.records, l.other = content.header, content.records, content.other
+	l.seq, l.durable = 1, 1 // what was read is on disk
+	for _, r := range l.records {
+		r.claimed = l.seq
+	}
+	go w.run()
+	return l, nil
+}
+
+// diskTrouble reports whether err is of a kind that passes by itself or with an operator's help, while the agent goes
+// on from memory. Anything else is a mistake in the set-up, to be shown at the start.
+func diskTrouble(err error) bool {
+	for _, e := range []unix.Errno{unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EMFILE, unix.ENFILE, unix.ESTALE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// read reads the file, and sets it aside if it is no ledger.
+func (w *ledgerWriter) read() (*ledgerContent, error) {
+	empty := &ledgerContent{records: map[claim]*record{}}
+	data, err := w.fs.ReadFile(w.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return empty, nil
+	case errors.Is(err, ErrUnsafe), errors.Is(err, fs.ErrPermission):
+		return nil, err
+	case err != nil:
+		w.setAside(err, nil)
+		return empty, nil
+	}
+	content, err := parseLedger(data)
+	if err != nil {
+		var corrupt *corruptError
+		errors.As(err, &corrupt)
+		w.setAside(err, corrupt.lost)
+		return empty, nil
+	}
+	if content.torn > 0 {
+		w.log.Warn("last line of the ledger was not written whole, left out", zap.Int("bytes", content.torn))
+	}
+	if content.header.Schema > ledgerSchema {
+		w.log.Info("ledger of a newer version read", zap.Int("schema", content.header.Schema),
+			zap.Int("own_schema", ledgerSchema))
+	}
+	if n := len(content.skipped); n > 0 {
+		w.log.Warn("ledger entries that name no target left out", zap.Int("entries", n),
+			zap.Strings("first", content.skipped[:min(n, 10)]))
+	}
+	return content, nil
+}
+
+// setAside gets an unreadable ledger out of the way and says what that means. If the disk does not let it, it is tried
+// again before anything is written in its place.
+func (w *ledgerWriter) setAside(cause error, lost *ledgerContent) {
+	w.aside = w.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
+	fields := []zap.Field{
+		zap.NamedError("cause", cause), zap.String("file", w.path), zap.String("set_aside_as", w.aside),
+		zap.String("consequence", "it is not known any more which targets this host registered: those that are wanted are "+
+			"adopted, the others stay registered as unclaimed"),
+		zap.String("change", "look at the unclaimed targets with berth status, remove them with berth prune"),
+	}
+	if lost != nil {
+		names := make([]string, 0, len(lost.records))
+		for key := range lost.records {
+			if len(names) == 50 {
+				break
+			}
+			names = append(names, key.arn+" "+key.target.String())
+		}
+		fields = append(fields, zap.Int("readable_entries", len(lost.records)), zap.Strings("readable", names))
+	}
+	w.log.Error("ledger unreadable, set aside, an empty one begins", fields...)
+	w.l.metrics.failed()
+	if err := w.moveAside(); err != nil {
+		w.log.Warn("unreadable ledger not set aside yet", zap.Error(err))
+	}
+}
+
+// moveAside renames what was found unreadable to a name that is free.
+func (w *ledgerWriter) moveAside() error {
+	if w.aside == "" {
+		return nil
+	}
+	there, err := w.fs.Exists(w.path)
+	if err != nil {
+		return err
+	}
+	if !there {
+		w.aside = ""
+		return nil
+	}
+	name := w.aside
+	for i := 2; ; i++ {
+		taken, err := w.fs.Exists(name)
+		if err != nil {
+			return err
+		}
+		if !taken {
+			break
+		}
+		name = w.aside + "-" + strconv.Itoa(i)
+	}
+	if err := w.fs.Rename(w.path, name); err != nil {
+		return err
+	}
+	w.aside = ""
+	return w.fs.SyncDir(w.dir)
+}
