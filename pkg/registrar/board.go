@@ -1,0 +1,219 @@
+package registrar
+
+import (
+	"cmp"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/target"
+)
+
+// environment is what all reconcilers of a registrar share.
+type environment struct {
+	calls     *caller
+	pacer     *Pacer
+	ledger    *Ledger
+	metrics   *Metrics
+	log       *zap.Logger
+	bootID    string
+	board     *board
+	followers *followers
+	census    *census
+	gone      func(groupARN string) // a call said that the group does not exist. Never blocks
+}
+
+// fleet is the time in which every peer may look at every group once, at about one look a second.
+func (e *environment) fleet() time.Duration { return e.census.fleet() }
+
+func (e *environment) sawPeers(groupARN string, n int) {
+	e.pacer.SetPeers(e.census.saw(groupARN, n))
+}
+
+// census counts who shares the account's rate limits, as far as one host can tell: the most distinct ids seen in one
+// group.
+type census struct {
+	fixed  int // from the configuration; 0: count
+	mu     sync.Mutex
+	seen   map[string]int // by group ARN
+	groups atomic.Int64
+}
+
+func (c *census) saw(groupARN string, n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen == nil {
+		c.seen = map[string]int{}
+	}
+	c.seen[groupARN] = n
+	return c.peers()
+}
+
+// peers is called with mu held.
+func (c *census) peers() int {
+	if c.fixed > 0 {
+		return c.fixed
+	}
+	most := 0
+	for _, n := range c.seen {
+		most = max(most, n)
+	}
+	return most
+}
+
+func (c *census) fleet() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Duration(c.peers()) * time.Duration(c.groups.Load()) * time.Second
+}
+
+// followers counts who waits for news of which group, by key.
+type followers struct {
+	mu    sync.Mutex
+	count map[string]int
+	pokes map[*reconciler]bool // the reconcilers that run
+}
+
+func (f *followers) any(keys []string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(keys, func(k string) bool { return f.count[k] > 0 })
+}
+
+func (f *followers) add(keys []string, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, k := range keys {
+		if f.count[k] += n; f.count[k] <= 0 {
+			delete(f.count, k)
+		}
+	}
+	for r := range f.pokes {
+		r.poke()
+	}
+}
+
+func (f *followers) running(r *reconciler, yes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if yes {
+		f.pokes[r] = true
+	} else {
+		delete(f.pokes, r)
+	}
+}
+
+// board is where the state of all groups is put up. Writers put one group's status each; readers get an immutable
+// Snapshot of all and a channel that closes when there is a newer one.
+type board struct {
+	mu       sync.Mutex // guards all below
+	statuses map[string]GroupStatus
+	head     Snapshot // without groups
+	current  *Snapshot
+	changed  chan struct{}
+}
+
+func newBoard() *board {
+	return &board{statuses: map[string]GroupStatus{}, current: &Snapshot{At: time.Now()}, changed: make(chan struct{})}
+}
+
+func (b *board) snapshot() (*Snapshot, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.current == nil {
+		b.current = b.build()
+	}
+	return b.current, b.changed
+}
+
+// build makes the snapshot when somebody asks for it, not with every change: a host of many groups changes far more
+// often than anybody looks.
+func (b *board) build() *Snapshot {
+	s := b.head
+	s.At = time.Now()
+	s.Groups = slices.SortedFunc(maps.Values(b.statuses), func(x, y GroupStatus) int {
+		return cmp.Or(cmp.Compare(firstKey(x.Keys), firstKey(y.Keys)), cmp.Compare(x.ARN, y.ARN))
+	})
+	return &s
+}
+
+// firstKey sorts groups that left the configuration last.
+func firstKey(keys []string) string {
+	if len(keys) == 0 {
+		return "\xff"
+	}
+	return keys[0]
+}
+
+// edit changes what is on the board, under its lock, and tells whoever waits.
+func (b *board) edit(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f()
+	b.current = nil
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// put puts up one group's status; one that says nothing new wakes nobody.
+func (b *board) put(id string, s GroupStatus) {
+	b.mu.Lock()
+	before, ok := b.statuses[id]
+	b.mu.Unlock()
+	if ok && reflect.DeepEqual(before, s) { // a status has one writer: nobody changes it in between
+		return
+	}
+	b.edit(func() { b.statuses[id] = s })
+}
+
+func (b *board) remove(id string) {
+	b.edit(func() { delete(b.statuses, id) })
+}
+
+// publish puts the group's state on the board. step is what comes next.
+func (r *reconciler) publish(step Step) {
+	if r.in == nil {
+		return
+	}
+	s := GroupStatus{
+		ARN: r.arn, Name: r.in.facts.Name, Keys: r.in.keys, State: StateOK, Seq: r.doneSeq, Tried: r.tried,
+		Facts: r.in.facts, Refusals: r.refusals, Unclaimed: target.Sorted(r.unclaimed), VerifiedAt: r.schedule.verifiedAt,
+	}
+	if !r.tried {
+		s.State = StateWaiting
+	}
+	for c := ClassDescribe; c > ClassNone; c-- { // the trouble of the most urgent class wins
+		ce := r.trouble[c]
+		if ce == nil {
+			continue
+		}
+		s.State, s.Err, s.Change = behaviours[ce.Fault].state, ce.Error(), advice(ce, r.in.group.reference(), r.in.facts)
+		s.RetryAt = r.cond.Hold[c]
+	}
+	if why, change := r.in.facts.Unsupported(r.self); why != "" {
+		s.State, s.Err = StateMisconfigured, "the target group cannot be served: "+why
+		s.Change = change + ", and name it in place of " + r.in.group.reference().String()
+	}
+	if step.Class == ClassNone && s.RetryAt.IsZero() && s.State != StateOK {
+		s.RetryAt = step.At
+	}
+	for _, t := range target.Sorted(r.have) {
+		h := r.have[t]
+		s.Targets = append(s.Targets, TargetStatus{
+			Target: t, Phase: h.Phase, Health: h.Health, Reason: h.Reason, Description: h.Description,
+			Since: h.Since, Wants: r.want[t], Run: h.Run,
+		})
+	}
+	for _, t := range r.want.Sorted() {
+		if _, ok := r.have[t]; !ok {
+			s.Targets = append(s.Targets, TargetStatus{Target: t, Phase: Absent, Wants: r.want[t], Run: claimant(r.want[t])})
+		}
+	}
+	slices.SortFunc(s.Targets, func(a, b TargetStatus) int { return a.Target.Compare(b.Target) })
+	r.env.board.put(r.arn, s)
+}

@@ -1,0 +1,49 @@
+package registrar
+
+import (
+	"context"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+)
+
+// NewAPI returns a client of Elastic Load Balancing whose calls are made exactly once: there is one retry policy, the
+// registrar's, so that AWS_RETRY_MODE and AWS_MAX_ATTEMPTS change nothing. Where no credentials can be had its calls
+// fail with a *CredentialsError.
+func NewAPI(cfg aws.Config) API {
+	creds := &credentials{of: cfg.Credentials}
+	return &client{
+		Client: elasticloadbalancingv2.NewFromConfig(cfg, func(o *elasticloadbalancingv2.Options) {
+			o.Retryer = aws.NopRetryer{}
+			o.RetryMaxAttempts = 1
+			o.Credentials = creds
+		}),
+		creds: creds,
+	}
+}
+
+type client struct {
+	*elasticloadbalancingv2.Client
+	creds *credentials
+}
+
+// refresh has the next call get new credentials: the service said that these have expired.
+func (c *client) refresh() {
+	if cache, ok := c.creds.of.(*aws.CredentialsCache); ok {
+		cache.Invalidate()
+	}
+}
+
+// credentials marks the errors of a provider, so that they are told from those of the service by their type.
+type credentials struct{ of aws.CredentialsProvider }
+
+func (c *credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	if c.of == nil {
+		return aws.Credentials{}, &CredentialsError{Err: errNoProvider}
+	}
+	v, err := c.of.Retrieve(ctx)
+	if err != nil {
+		return aws.Credentials{}, &CredentialsError{Err: err}
+	}
+	return v, nil
+}

@@ -1,0 +1,208 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// Fault is the class of a failed call. The class, and nothing else, decides what happens next.
+type Fault string
+
+// The faults.
+const (
+	FaultNone          Fault = ""
+	FaultThrottled     Fault = "throttled"     // a rate limit of the account: the host's pacer slows down
+	FaultTransient     Fault = "transient"     // a server fault, a timeout, the network: the group backs off
+	FaultCredentials   Fault = "credentials"   // none, or expired: every call of the host fails alike
+	FaultDenied        Fault = "denied"        // IAM says no: a person must act
+	FaultGone          Fault = "gone"          // there is no such target group
+	FaultFull          Fault = "full"          // a quota on targets
+	FaultInvalid       Fault = "invalid"       // the load balancer does not take this target (now)
+	FaultMisconfigured Fault = "misconfigured" // the call as such is wrong: a bad ARN, a group of another kind
+)
+
+// faultOfCode is the one table from AWS's error codes to faults. A code that is not in it is judged by its HTTP
+// status: 5xx is transient, 4xx misconfigured.
+// Source: the API references of RegisterTargets, DeregisterTargets, DescribeTargetHealth and DescribeTargetGroups,
+// and the common errors of the Query API.
+var faultOfCode = map[string]Fault{
+	"Throttling":               FaultThrottled,
+	"ThrottlingException":      FaultThrottled,
+	"ThrottledException":       FaultThrottled,
+	"RequestLimitExceeded":     FaultThrottled,
+	"RequestThrottled":         FaultThrottled,
+	"TooManyRequestsException": FaultThrottled,
+
+	"TargetGroupNotFound": FaultGone,
+
+	"TooManyTargets":                           FaultFull,
+	"TooManyRegistrationsForTargetId":          FaultFull,
+	"TooManyUniqueTargetGroupsPerLoadBalancer": FaultFull,
+
+	"InvalidTarget": FaultInvalid,
+
+	"AccessDenied":          FaultDenied,
+	"AccessDeniedException": FaultDenied,
+	"UnauthorizedOperation": FaultDenied,
+	"OperationNotPermitted": FaultDenied,
+	"OptInRequired":         FaultDenied,
+	"NotAuthorized":         FaultDenied,
+
+	"ExpiredToken":                FaultCredentials,
+	"ExpiredTokenException":       FaultCredentials,
+	"InvalidClientTokenId":        FaultCredentials,
+	"UnrecognizedClientException": FaultCredentials,
+	"MissingAuthenticationToken":  FaultCredentials,
+	"IncompleteSignature":         FaultCredentials,
+	"SignatureDoesNotMatch":       FaultTransient, // a clock that is off: the SDK corrects it for the next call
+	"RequestExpired":              FaultTransient,
+	"InvalidSignatureException":   FaultTransient,
+
+	"ServiceUnavailable": FaultTransient,
+	"InternalFailure":    FaultTransient,
+	"InternalError":      FaultTransient,
+	"HealthUnavailable":  FaultTransient,
+	"RequestTimeout":     FaultTransient,
+
+	"ValidationError": FaultMisconfigured,
+}
+
+// CredentialsError says that no credentials could be had, so that no call was made.
+type CredentialsError struct{ Err error }
+
+func (e *CredentialsError) Error() string { return "get AWS credentials: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *CredentialsError) Unwrap() error { return e.Err }
+
+// CallError is the failure of one call: what was asked, what it was answered, and whether it may have taken effect
+// all the same.
+type CallError struct {
+	Operation string // the API's name, "RegisterTargets"
+	Group     string // the group's name or ARN
+	Fault     Fault
+	Code      string // AWS's error code; "Timeout", "Connection" or "Credentials" where there is none
+	Message   string
+	// Unknown reports whether the call may have taken effect, or may yet.
+	Unknown bool
+	Err     error
+}
+
+func (e *CallError) Error() string {
+	if e.Message != "" {
+		return fmt.Sprintf("%s of %s: %s: %s", e.Operation, e.Group, e.Code, e.Message)
+	}
+	return fmt.Sprintf("%s of %s: %s: %v", e.Operation, e.Group, e.Code, e.Err)
+}
+
+// Unwrap returns the SDK's error.
+func (e *CallError) Unwrap() error { return e.Err }
+
+// classify turns the SDK's error into a CallError; nil stays nil. It looks at types and codes, never at texts.
+func classify(operation, group string, err error) *CallError {
+	if err == nil {
+		return nil
+	}
+	ce := &CallError{Operation: operation, Group: group, Err: err}
+	var noCreds *CredentialsError
+	if errors.As(err, &noCreds) {
+		ce.Fault, ce.Code, ce.Message = FaultCredentials, "Credentials", noCreds.Err.Error()
+		return ce
+	}
+	status := 0
+	var response *smithyhttp.ResponseError
+	if errors.As(err, &response) && response.Response != nil {
+		status = response.HTTPStatusCode()
+	}
+	var api smithy.APIError
+	if errors.As(err, &api) && status >= http.StatusBadRequest {
+		ce.Code, ce.Message = api.ErrorCode(), api.ErrorMessage()
+		ce.Fault = faultOfStatus(api.ErrorCode(), status)
+		// A server fault may come after the effect; an answer below 500 is a refusal.
+		ce.Unknown = status >= http.StatusInternalServerError && ce.Fault != FaultThrottled
+		return ce
+	}
+	ce.Fault, ce.Unknown = FaultTransient, true
+	var op *net.OpError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &op) && op.Op == "dial":
+		ce.Code, ce.Unknown = "Connection", false // nothing was sent
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		ce.Code = "Timeout"
+	case errors.Is(err, context.Canceled):
+		ce.Code = "Canceled"
+	case status >= http.StatusInternalServerError:
+		ce.Code = "ServerError"
+	case status != 0:
+		ce.Code = "BadReply" // a success that could not be read: it took effect, most likely
+	default:
+		ce.Code = "Connection"
+	}
+	return ce
+}
+
+func faultOfStatus(code string, status int) Fault {
+	if f, ok := faultOfCode[code]; ok {
+		return f
+	}
+	switch {
+	case status == http.StatusTooManyRequests:
+		return FaultThrottled
+	case status >= http.StatusInternalServerError:
+		return FaultTransient
+	case status == http.StatusForbidden || status == http.StatusUnauthorized:
+		return FaultDenied
+	}
+	return FaultMisconfigured
+}
+
+// behaviour is what a fault means for the group it happened in.
+type behaviour struct {
+	state      string        // of GroupStatus
+	first, max time.Duration // the hold doubles from first to max, each with full jitter above half; 0: the pacer alone waits
+	person     bool          // a person must act: logged as an error
+}
+
+// behaviours is the one table of what follows from each fault. docs/operations.md shows the same table.
+var behaviours = map[Fault]behaviour{
+	FaultThrottled:     {state: StateThrottled},
+	FaultTransient:     {state: StateWaiting, first: time.Second, max: 20 * time.Second},
+	FaultCredentials:   {state: StateDenied, first: 5 * time.Second, max: time.Minute, person: true},
+	FaultDenied:        {state: StateDenied, first: 30 * time.Second, max: 5 * time.Minute, person: true},
+	FaultGone:          {state: StateGone, first: 30 * time.Second, max: 5 * time.Minute, person: true},
+	FaultFull:          {state: StateFull, first: 30 * time.Second, max: 5 * time.Minute, person: true},
+	FaultInvalid:       {state: StateMisconfigured, first: 5 * time.Second, max: 5 * time.Minute, person: true},
+	FaultMisconfigured: {state: StateMisconfigured, first: time.Minute, max: 5 * time.Minute, person: true},
+}
+
+// advice says in one sentence what a person can change about a fault; empty where waiting is all there is.
+func advice(e *CallError, g reference, f GroupFacts) string {
+	what := g.String()
+	switch e.Fault {
+	case FaultCredentials:
+		return "attach an instance profile to this instance (or set credentials in the agent's environment); the next attempt follows by itself"
+	case FaultDenied:
+		resource := f.ARN
+		if resource == "" || e.Operation == opDescribeGroups || e.Operation == opDescribeHealth {
+			resource = "*"
+		}
+		return fmt.Sprintf("allow elasticloadbalancing:%s on %s in the policy of this instance's role", e.Operation, resource)
+	case FaultGone:
+		return fmt.Sprintf("create the target group, or correct %s", what)
+	case FaultFull:
+		return "raise the quota on targets of this target group or load balancer, or spread the service over more groups"
+	case FaultInvalid:
+		return "the instance must be running and in the target group's VPC"
+	case FaultMisconfigured:
+		return fmt.Sprintf("correct %s", what)
+	}
+	return ""
+}

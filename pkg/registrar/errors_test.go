@@ -1,0 +1,100 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// answered wraps an error as the SDK does when the service answered with status.
+func answered(status int, err error) error {
+	return &smithy.OperationError{
+		ServiceID: "Elastic Load Balancing v2", OperationName: opRegister,
+		Err: &smithyhttp.ResponseError{Response: &smithyhttp.Response{Response: &http.Response{StatusCode: status}}, Err: err},
+	}
+}
+
+func generic(code string) error { return &smithy.GenericAPIError{Code: code, Message: "said AWS"} }
+
+func TestClassify(t *testing.T) {
+	cases := map[string]struct {
+		err     error
+		fault   Fault
+		code    string
+		unknown bool
+		outcome Outcome
+	}{
+		"throttled":          {answered(400, generic("Throttling")), FaultThrottled, "Throttling", false, Throttled},
+		"throttled with 503": {answered(503, generic("RequestLimitExceeded")), FaultThrottled, "RequestLimitExceeded", false, Throttled},
+		"denied":             {answered(403, generic("AccessDenied")), FaultDenied, "AccessDenied", false, Accepted},
+		"gone":               {answered(400, &types.TargetGroupNotFoundException{}), FaultGone, "TargetGroupNotFound", false, Accepted},
+		"full":               {answered(400, &types.TooManyTargetsException{}), FaultFull, "TooManyTargets", false, Accepted},
+		"full for the id":    {answered(400, &types.TooManyRegistrationsForTargetIdException{}), FaultFull, "TooManyRegistrationsForTargetId", false, Accepted},
+		"invalid":            {answered(400, &types.InvalidTargetException{}), FaultInvalid, "InvalidTarget", false, Accepted},
+		"a bad arn":          {answered(400, generic("ValidationError")), FaultMisconfigured, "ValidationError", false, Accepted},
+		"an unheard-of 4xx":  {answered(418, generic("Teapot")), FaultMisconfigured, "Teapot", false, Accepted},
+		"an unheard-of 403":  {answered(403, generic("Nope")), FaultDenied, "Nope", false, Accepted},
+		"an unheard-of 5xx":  {answered(599, generic("Oops")), FaultTransient, "Oops", true, Unknown},
+		"server fault":       {answered(500, generic("InternalFailure")), FaultTransient, "InternalFailure", true, Unknown},
+		"a page, not XML":    {answered(502, errors.New("deserialize")), FaultTransient, "ServerError", true, Unknown},
+		"cut-off success":    {answered(200, errors.New("unexpected EOF")), FaultTransient, "BadReply", true, Unknown},
+		"expired":            {answered(403, generic("ExpiredToken")), FaultCredentials, "ExpiredToken", false, Failed},
+		"no credentials":     {fmt.Errorf("sign: %w", &CredentialsError{Err: errors.New("no role")}), FaultCredentials, "Credentials", false, Failed},
+		"timeout":            {fmt.Errorf("send: %w", context.DeadlineExceeded), FaultTransient, "Timeout", true, Unknown},
+		"cancelled":          {fmt.Errorf("send: %w", context.Canceled), FaultTransient, "Canceled", true, Unknown},
+		"refused":            {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, FaultTransient, "Connection", false, Failed},
+		"reset":              {&net.OpError{Op: "read", Err: errors.New("connection reset")}, FaultTransient, "Connection", true, Unknown},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			ce := classify(opRegister, "web", c.err)
+			if ce.Fault != c.fault || ce.Code != c.code || ce.Unknown != c.unknown {
+				t.Errorf("classify = fault %q, code %q, unknown %v; want %q, %q, %v", ce.Fault, ce.Code, ce.Unknown, c.fault, c.code, c.unknown)
+			}
+			if got := outcome(ce); got != c.outcome {
+				t.Errorf("outcome = %v; want %v", got, c.outcome)
+			}
+			if !errors.Is(ce, c.err) && !errors.As(c.err, new(*CredentialsError)) {
+				t.Errorf("%v does not wrap %v", ce, c.err)
+			}
+			if _, ok := behaviours[ce.Fault]; !ok {
+				t.Errorf("no behaviour for fault %q", ce.Fault)
+			}
+		})
+	}
+	if classify(opRegister, "web", nil) != nil {
+		t.Error("no error was classified as one")
+	}
+}
+
+// TestAdvice: whatever needs a person says what to change, and where.
+func TestAdvice(t *testing.T) {
+	ref := reference{Name: "web-prod", Source: "/etc/berth/berth.yaml:12"}
+	facts := GroupFacts{ARN: "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web-prod/0123456789abcdef"}
+	for fault, b := range behaviours {
+		got := advice(&CallError{Operation: opRegister, Fault: fault}, ref, facts)
+		if (got != "") != b.person {
+			t.Errorf("advice for %s is %q; a person must act: %v", fault, got, b.person)
+		}
+	}
+	denied := advice(&CallError{Operation: opRegister, Fault: FaultDenied}, ref, facts)
+	for _, part := range []string{"elasticloadbalancing:RegisterTargets", facts.ARN} {
+		if !strings.Contains(denied, part) {
+			t.Errorf("advice %q does not name %q", denied, part)
+		}
+	}
+	if got := advice(&CallError{Operation: opDescribeHealth, Fault: FaultDenied}, ref, facts); !strings.Contains(got, "DescribeTargetHealth on *") {
+		t.Errorf("advice %q: a describe can only be allowed on *", got)
+	}
+	if got := advice(&CallError{Operation: opDescribeGroups, Fault: FaultGone}, ref, GroupFacts{}); !strings.Contains(got, `"web-prod" in /etc/berth/berth.yaml:12`) {
+		t.Errorf("advice %q does not name the line to correct", got)
+	}
+}

@@ -1,0 +1,116 @@
+package registrar
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// finding is what a finder has to say about a reference.
+type finding struct {
+	ref   string // reference.key
+	facts GroupFacts
+	err   *CallError
+	retry time.Time // when it asks again, where err is set
+}
+
+// finder finds the group that one reference of the configuration names, and finds it anew when somebody notices that
+// the group is gone: a group that was deleted and created again under its name has a new ARN.
+type finder struct {
+	ref    reference
+	env    *environment
+	log    *zap.Logger
+	report func(context.Context, finding)
+	again  chan struct{} // one slot
+	cancel context.CancelFunc
+	known  bool // the ledger has the facts: the first call is no hurry
+}
+
+func (f *finder) poke() {
+	select {
+	case f.again <- struct{}{}:
+	default:
+	}
+}
+
+// run asks until it is answered, and again when poked. It ends with ctx.
+func (f *finder) run(ctx context.Context) {
+	attempts := 0
+	var last *CallError
+	if f.known && !f.wait(ctx, rand.N(spreadAfterStart)) {
+		return
+	}
+	for ctx.Err() == nil {
+		permit := f.env.pacer.Ask(ClassDescribe, attempts > 0)
+		select {
+		case <-ctx.Done():
+			permit.Drop()
+			return
+		case <-permit.Ready():
+		}
+		facts, ce := f.env.calls.find(ctx, f.ref)
+		permit.Done(outcome(ce))
+		if ctx.Err() != nil {
+			return
+		}
+		if ce == nil {
+			if last != nil {
+				f.log.Info("found the target group", zap.String("reference", f.ref.String()), zap.Int("attempt", attempts+1))
+			}
+			attempts, last = 0, nil
+			f.report(ctx, finding{ref: f.ref.key(), facts: facts})
+			if !f.wait(ctx, 0) {
+				return
+			}
+			continue
+		}
+		attempts++
+		b := behaviours[ce.Fault]
+		delay := min(b.max, b.first<<min(attempts-1, 10))
+		delay = delay/2 + rand.N(delay/2+1)
+		if last == nil || last.Fault != ce.Fault || last.Code != ce.Code {
+			fields := []zap.Field{zap.String("reference", f.ref.String()), zap.String("code", ce.Code), zap.Duration("delay", delay), zap.Error(ce)}
+			if b.person {
+				f.log.Error("cannot find the target group", append(fields, zap.String("change", advice(ce, f.ref, GroupFacts{})))...)
+			} else {
+				f.log.Warn("cannot find the target group", fields...)
+			}
+		}
+		last = ce
+		f.report(ctx, finding{ref: f.ref.key(), err: ce, retry: time.Now().Add(delay)})
+		if b.first > 0 && !f.sleep(ctx, delay) {
+			return
+		}
+	}
+}
+
+// wait waits for a poke, or for d where it is not zero. It reports false when ctx ended.
+func (f *finder) wait(ctx context.Context, d time.Duration) bool {
+	var timer <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-f.again:
+	case <-timer:
+	}
+	return true
+}
+
+// sleep waits for d whatever pokes it: what was refused is not asked sooner because somebody noticed again.
+func (f *finder) sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

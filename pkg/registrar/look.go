@@ -1,0 +1,294 @@
+package registrar
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/target"
+)
+
+// look asks for the health of the named targets, or of the whole group, and takes in the answer. A removal that
+// begins to wait meanwhile cancels it.
+func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.Target) {
+	begun := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var seen map[target.Target]sighting
+	var ce *CallError
+	interrupted := false
+	r.during(async(func() { seen, ce = r.env.calls.look(ctx, r.arn, targets) }), func() {
+		interrupted = true
+		cancel()
+	})
+	now := time.Now()
+	if ce != nil && (interrupted || ctx.Err() != nil) && ce.Unknown {
+		permit.Done(Unknown)
+		return // nothing was learned, and nothing went wrong
+	}
+	permit.Done(outcome(ce))
+	r.tried = true
+	if ce != nil {
+		r.failed(ClassDescribe, ce, now)
+		r.schedule.missed(now, ce.Fault == FaultThrottled, r)
+		return
+	}
+	r.succeeded(ClassDescribe)
+	full := len(targets) == 0
+	if full {
+		targets = target.Sorted(r.have)
+		r.survey(seen, now)
+	}
+	o := observation{begun: begun, now: now, full: full}
+	for _, t := range targets {
+		s, there := seen[t]
+		if !there && !full {
+			continue // an answer that does not name the target says nothing about it
+		}
+		r.observe(t, s, o)
+	}
+	r.schedule.lookedAt(now, full, r)
+}
+
+// survey goes through a look at the whole group: it counts the peers, adopts what is wanted and already there, takes
+// what is stale by proof, and keeps the rest of this host's targets as unclaimed.
+func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
+	peers := map[string]bool{r.self.InstanceID: true}
+	r.unclaimed = map[target.Target]sighting{}
+	for t, s := range seen {
+		if s.absent() {
+			continue
+		}
+		peers[t.ID] = true
+		if _, known := r.have[t]; known || !r.mine(t) || !s.registered() {
+			continue
+		}
+		wants, wanted := r.want[t]
+		switch {
+		case wanted:
+			run := claimant(wants)
+			r.log.Info("adopted a target that was registered already", zap.Stringer("target", t), zap.Stringer("container", run))
+			r.adopt(t, s, run, now)
+		case r.ours(t):
+			r.log.Info("found a stale target", zap.Stringer("target", t))
+			r.adopt(t, s, target.Run{}, now)
+		default:
+			r.unclaimed[t] = s
+		}
+	}
+	r.env.sawPeers(r.arn, len(peers))
+}
+
+// observation is when a look was begun and answered. What it proves depends on the first.
+type observation struct {
+	begun, now time.Time
+	full       bool
+}
+
+// observe takes in what one look says about one target. An observation begun within 10 s of our own write proves
+// nothing about the phase, since DescribeTargetHealth lags behind; one begun while a write is in doubt does not end
+// the doubt.
+//
+// | seen       | phase      | then (when settled)                                                    |
+// |------------|------------|------------------------------------------------------------------------|
+// | registered | registered | health                                                                 |
+// | registered | intended   | registered                                                             |
+// | registered | leaving    | registered: the removal did not take effect, or a registration came late |
+// | draining   | registered | leaving: somebody else removed it                                      |
+// | draining   | leaving    | settled; the ledger forgets it                                         |
+// | absent     | registered | somebody else removed it                                               |
+// | absent     | leaving    | gone; the ledger forgets it                                            |
+func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
+	s, ok := r.have[t]
+	if !ok {
+		return
+	}
+	settled := s.WrittenAt.IsZero() || !o.begun.Before(s.WrittenAt.Add(settle))
+	doubtful := o.begun.Before(s.DoubtUntil)
+	if !doubtful && settled {
+		s.DoubtUntil = time.Time{}
+	}
+	if s.Health != seen.Health {
+		s.Since = o.now
+	}
+	one := []target.Target{t}
+	switch {
+	case seen.registered():
+		if s.Phase != Registered && settled {
+			if s.Phase == Removing {
+				r.log.Warn("a deregistered target is registered again", zap.Stringer("target", t))
+			}
+			s.Phase, s.Settled = Registered, false
+			r.env.ledger.Note(r.arn, one, Registered)
+		}
+		if s.Phase == Registered || s.Phase == Intended {
+			s.Health, s.Reason, s.Description = seen.Health, seen.Reason, seen.Description
+		}
+	case !settled || s.Phase == Intended:
+		// Too early to tell; or a registration that has not shown up, and is sent again or removed by the plan.
+	default:
+		if s.Phase == Registered {
+			r.lost(t, seen)
+		}
+		s.Phase = Removing
+		s.Health, s.Reason, s.Description = seen.Health, seen.Reason, seen.Description
+		if doubtful {
+			break
+		}
+		r.env.ledger.Note(r.arn, one, Absent)
+		s.Settled = true
+		if seen.absent() {
+			delete(r.have, t)
+			return
+		}
+	}
+	r.have[t] = s
+}
+
+// lost reports that somebody else took a target out.
+func (r *reconciler) lost(t target.Target, seen sighting) {
+	if _, wanted := r.want[t]; !wanted {
+		return
+	}
+	r.env.metrics.repaired(r.label(), 1)
+	r.log.Info("target is no longer registered though nobody here removed it; registering it again",
+		zap.Stringer("target", t), zap.String("health", seen.Health), zap.Stringer("container", r.have[t].Run))
+}
+
+const (
+	verifyAfterChange = 60 * time.Second
+	verifyLeast       = 5 * time.Minute
+	verifyMost        = 6 * time.Hour
+	fullEvery         = 24 * time.Hour
+	spreadAfterStart  = 10 * time.Minute
+)
+
+// schedule says when to look at a group next. It belongs to its reconciler's goroutine.
+type schedule struct {
+	looked     bool // the first look has succeeded
+	failed     bool // the first look was tried in vain: writes do not wait for it any longer
+	verifyAt   time.Time
+	fullAt     time.Time
+	factor     time.Duration // multiplies the time between verifications, 1 to 72
+	eased      time.Time     // when factor changed last
+	verifiedAt time.Time     // the last look that succeeded
+	last       time.Time     // the last look or write
+	written    time.Time     // the last write
+	spread     float64       // in [0, 1): where in its interval the next follow-up look lies
+}
+
+// start begins the schedule. Where the ledger says what is registered, the first look is no hurry: it is spread, so
+// that a fleet that restarts its agents does not look all at once.
+func (s *schedule) start(now time.Time, known bool) {
+	s.factor, s.last, s.spread = 1, now, rand.Float64()
+	if known {
+		s.looked = true
+		s.fullAt = now.Add(rand.N(spreadAfterStart))
+		s.verifyAt = s.fullAt
+		return
+	}
+	s.fullAt = now
+}
+
+// wrote plans the verification of a change.
+func (s *schedule) wrote(now time.Time) {
+	s.last, s.written, s.spread = now, now, rand.Float64()
+	if at := now.Add(verifyAfterChange + rand.N(verifyAfterChange/4)); s.verifyAt.IsZero() || s.verifyAt.After(at) {
+		s.verifyAt = at
+	}
+}
+
+func (s *schedule) lookedAt(now time.Time, full bool, r *reconciler) {
+	s.looked, s.last, s.verifiedAt, s.spread = true, now, now, rand.Float64()
+	if full {
+		s.fullAt = now.Add(fullEvery*9/10 + rand.N(fullEvery/5))
+	}
+	if s.factor > 1 && now.Sub(s.eased) > 24*time.Hour {
+		s.factor, s.eased = s.factor/2, now
+	}
+	// A look that began too soon after a write to prove anything does not count as its verification.
+	if now.Sub(s.written) >= settle+5*time.Second || !s.verifyAt.After(now) {
+		s.verifyAt = now.Add(s.verifyEvery(r))
+	}
+}
+
+// missed plans the next look after one that failed.
+func (s *schedule) missed(now time.Time, throttled bool, r *reconciler) {
+	if !s.looked {
+		s.failed = true
+	}
+	s.last, s.spread = now, rand.Float64()
+	if throttled {
+		s.factor, s.eased = min(s.factor*2, 72), now
+		if s.looked {
+			s.verifyAt = now.Add(s.verifyEvery(r))
+		}
+	}
+}
+
+// verifyEvery spreads the verifications of all peers and groups to about one a second, ± 30 %.
+func (s *schedule) verifyEvery(r *reconciler) time.Duration {
+	every := min(verifyMost, s.factor*max(verifyLeast, r.env.fleet()))
+	return every*7/10 + rand.N(every*6/10)
+}
+
+// next returns when the next look is due, and whether it is one at the whole group. Zero: none is.
+func (s *schedule) next(now time.Time, r *reconciler) (at time.Time, full bool) {
+	at, full = s.fullAt, true
+	if len(r.have) == 0 {
+		return at, full
+	}
+	if s.verifyAt.Before(at) {
+		at, full = s.verifyAt, false
+	}
+	if gap := s.follow(now, r); gap > 0 {
+		if follow := s.last.Add(gap); follow.Before(at) {
+			at, full = follow, false
+		}
+	}
+	return at, full
+}
+
+// follow returns the time between looks while something is on its way, 0 where nothing is. Where somebody waits it
+// is 2 to 5 s. Else it is 15 to 30 s, and grows with the time that it has taken already: a target that stays
+// unhealthy does not cost a look every half minute for ever.
+func (s *schedule) follow(now time.Time, r *reconciler) time.Duration {
+	followed := r.env.followers.any(r.in.keys)
+	var oldest time.Duration
+	moving := false
+	for t, state := range r.have {
+		_, wanted := r.want[t]
+		switch {
+		case wanted && (state.Phase == Registered || state.Phase == Intended) && !final(state):
+		case wanted && r.cond.AwaitGone && state.Phase == Removing:
+		case followed && state.Phase == Removing:
+		default:
+			continue
+		}
+		moving = true
+		oldest = max(oldest, now.Sub(s.written))
+	}
+	least := max(15*time.Second, oldest/4)
+	switch {
+	case followed && moving:
+		return 2*time.Second + time.Duration(s.spread*float64(3*time.Second))
+	case followed:
+		least = 15 * time.Second
+	case !moving || !r.env.pacer.Idle():
+		return 0
+	}
+	return least + time.Duration(s.spread*float64(least))
+}
+
+// final reports whether a target's health will not change for the better by waiting.
+func final(s State) bool {
+	switch s.Health {
+	case "healthy", "unavailable":
+		return true
+	case "unused":
+		return s.Reason != "Target.NotRegistered"
+	}
+	return false
+}

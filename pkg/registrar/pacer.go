@@ -1,0 +1,297 @@
+package registrar
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Outcome is what became of a call, as far as pacing is concerned.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Accepted  Outcome = iota // answered by the service, with success or with an error that is no rate limit
+	Throttled                // refused by a rate limit
+	Failed                   // not answered, and certainly without effect
+	Unknown                  // not answered; it may have taken effect
+)
+
+// rates is how often this host calls by itself, before anybody throttles it: burst at once, then one per interval.
+var rates = [classes]struct {
+	burst    float64
+	interval time.Duration
+}{
+	ClassDeregister: {burst: 5, interval: 250 * time.Millisecond},
+	ClassRegister:   {burst: 3, interval: time.Second},
+	ClassDescribe:   {burst: 5, interval: time.Second},
+}
+
+// headStart is how much earlier than it did a first attempt counts as having asked. It makes removals overtake
+// registrations, and those looks, and it starves nobody: who waits longer than the difference goes first. An attempt
+// after a failure has none, so that a group whose calls always fail cannot take every permit.
+var headStart = [classes]time.Duration{
+	ClassDeregister: time.Minute,
+	ClassRegister:   30 * time.Second,
+}
+
+// Pacer spaces the calls of one host. The rate limits of an account and region are shared by all of its hosts, which
+// cannot see each other: a host that is throttled infers from that, and from the number of its peers, how long to
+// wait so that all of them together use the limit and no more.
+//
+// While nothing throttles, each class has its own bucket. After a throttled call one call at a time goes out, I/2 to I
+// apart (uniformly), whatever its class: the first throttle sets I to P/32 s (at least 1 s) for P peers, each further one
+// doubles it, each accepted call halves it, and below half a second it ends. I is capped at the largest of 20 s (60 s
+// while P is not known, 10 s while the host drains), P/8 s, and a fifth of the time since the first throttle.
+//
+// A Pacer has no goroutine. It is safe for concurrent use.
+type Pacer struct {
+	mu       sync.Mutex // guards all below; never held while anything waits
+	buckets  [classes]bucket
+	waiting  []*Permit
+	inFlight int
+	timer    *time.Timer
+	asked    uint64
+
+	peers     int // 0: not known
+	draining  bool
+	interval  time.Duration // I; 0: nobody throttles
+	throttled time.Time     // the first of the present row of throttled calls
+	next      time.Time     // the earliest time of the next call while I > 0
+	onChange  func(interval time.Duration)
+}
+
+// NewPacer returns a pacer that has not been throttled. onChange, if not nil, is called with each new interval, under
+// the pacer's lock: it must not call back.
+func NewPacer(onChange func(interval time.Duration)) *Pacer {
+	p := &Pacer{onChange: onChange}
+	for c := range p.buckets {
+		p.buckets[c] = bucket{burst: rates[c].burst, interval: rates[c].interval, tokens: rates[c].burst}
+	}
+	return p
+}
+
+// SetPeers tells how many hosts share the rate limits; 0 means that nobody knows.
+func (p *Pacer) SetPeers(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.peers = max(n, 0)
+}
+
+// SetDraining tells whether the host drains, when waiting long is worse than asking again.
+func (p *Pacer) SetDraining(draining bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draining = draining
+}
+
+// Interval returns I: zero while nobody throttles.
+func (p *Pacer) Interval() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.interval
+}
+
+// Idle reports whether nothing waits and nobody throttles: the time for looks that may as well be left out.
+func (p *Pacer) Idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.interval == 0 && len(p.waiting) == 0
+}
+
+// Permit is the right to make one call. Its owner waits for Ready, and then ends it with Done or Drop, exactly once.
+type Permit struct {
+	pacer   *Pacer
+	class   Class
+	ready   chan struct{}
+	rank    time.Time // when it asked, less its head start
+	order   uint64
+	granted bool
+	ended   bool
+}
+
+// Ask gets in line for one call. again says that the call is an attempt after a failure.
+func (p *Pacer) Ask(c Class, again bool) *Permit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked++
+	permit := &Permit{pacer: p, class: c, ready: make(chan struct{}), rank: time.Now(), order: p.asked}
+	if !again {
+		permit.rank = permit.rank.Add(-headStart[c])
+	}
+	p.waiting = append(p.waiting, permit)
+	p.dispatch()
+	return permit
+}
+
+// Ready is closed when the call may be made.
+func (t *Permit) Ready() <-chan struct{} { return t.ready }
+
+// Class returns what the permit is for.
+func (t *Permit) Class() Class { return t.class }
+
+// Drop gives the permit back unused, whether it was granted or not.
+func (t *Permit) Drop() {
+	p := t.pacer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.ended {
+		return
+	}
+	t.ended = true
+	if t.granted {
+		p.inFlight--
+		p.buckets[t.class].put()
+		if p.interval > 0 {
+			p.next = time.Now()
+		}
+	} else {
+		for i, w := range p.waiting {
+			if w == t {
+				p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+				break
+			}
+		}
+	}
+	p.dispatch()
+}
+
+// Done says what became of the call that the permit was for.
+func (t *Permit) Done(o Outcome) {
+	p := t.pacer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.ended || !t.granted {
+		return
+	}
+	t.ended = true
+	p.inFlight--
+	now := time.Now()
+	before := p.interval
+	switch {
+	case o == Throttled && p.interval == 0:
+		p.throttled = now
+		p.interval = max(time.Second, time.Duration(p.peers)*time.Second/32)
+	case o == Throttled:
+		p.interval *= 2
+	case o == Accepted && p.interval > 0:
+		p.interval /= 2
+		if p.interval < 500*time.Millisecond {
+			p.interval = 0
+		}
+	}
+	if p.interval > 0 {
+		p.interval = min(p.interval, p.limit(now))
+		p.next = now.Add(p.interval/2 + rand.N(p.interval/2+1))
+	}
+	if p.interval != before && p.onChange != nil {
+		p.onChange(p.interval)
+	}
+	p.dispatch()
+}
+
+// limit is the cap on I.
+func (p *Pacer) limit(now time.Time) time.Duration {
+	floor := 20 * time.Second
+	switch {
+	case p.draining:
+		floor = 10 * time.Second
+	case p.peers == 0:
+		floor = 60 * time.Second
+	}
+	return max(floor, time.Duration(p.peers)*time.Second/8, now.Sub(p.throttled)/5)
+}
+
+// dispatch grants what may be granted now, and sets the timer for what may be later. The caller holds the lock.
+func (p *Pacer) dispatch() {
+	now := time.Now()
+	var wait time.Duration
+	for len(p.waiting) > 0 {
+		var i int
+		if p.interval > 0 {
+			if p.inFlight > 0 {
+				return // its end dispatches again
+			}
+			if wait = p.next.Sub(now); wait > 0 {
+				break
+			}
+			i = p.first(func(*Permit) bool { return true })
+		} else {
+			wait = time.Hour
+			i = p.first(func(t *Permit) bool {
+				d := p.buckets[t.class].delay(now)
+				wait = min(wait, d)
+				return d <= 0
+			})
+			if i < 0 {
+				break
+			}
+		}
+		t := p.waiting[i]
+		p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+		p.buckets[t.class].take(now)
+		t.granted = true
+		p.inFlight++
+		close(t.ready)
+	}
+	if len(p.waiting) == 0 {
+		return
+	}
+	if p.timer == nil {
+		p.timer = time.AfterFunc(wait, p.tick)
+	} else {
+		p.timer.Reset(wait)
+	}
+}
+
+func (p *Pacer) tick() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dispatch()
+}
+
+// first returns the index of the waiting permit that goes first among those that may go, or -1.
+func (p *Pacer) first(may func(*Permit) bool) int {
+	best := -1
+	for i, t := range p.waiting {
+		if !may(t) {
+			continue
+		}
+		if best < 0 || t.rank.Before(p.waiting[best].rank) || (t.rank.Equal(p.waiting[best].rank) && t.order < p.waiting[best].order) {
+			best = i
+		}
+	}
+	return best
+}
+
+// bucket is a token bucket that can take a token back.
+type bucket struct {
+	burst    float64
+	interval time.Duration // of one token
+	tokens   float64
+	at       time.Time // when tokens was right
+}
+
+func (b *bucket) refill(now time.Time) {
+	if !b.at.IsZero() && b.interval > 0 {
+		b.tokens = min(b.burst, b.tokens+float64(now.Sub(b.at))/float64(b.interval))
+	}
+	b.at = now
+}
+
+// delay returns how long until there is a token; 0 or less means now.
+func (b *bucket) delay(now time.Time) time.Duration {
+	b.refill(now)
+	if b.tokens >= 1 {
+		return 0
+	}
+	return max(time.Millisecond, time.Duration((1-b.tokens)*float64(b.interval)))
+}
+
+// take takes a token, into debt if need be.
+func (b *bucket) take(now time.Time) {
+	b.refill(now)
+	b.tokens--
+}
+
+func (b *bucket) put() { b.tokens = min(b.burst, b.tokens+1) }

@@ -1,0 +1,214 @@
+package registrar
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// grants asks for n permits of a class at once, ends each as it comes, and returns when each came.
+func grants(p *Pacer, c Class, n int, o Outcome) []time.Duration {
+	start := time.Now()
+	var permits []*Permit
+	for range n {
+		permits = append(permits, p.Ask(c, false))
+	}
+	var at []time.Duration
+	for _, permit := range permits {
+		<-permit.Ready()
+		at = append(at, time.Since(start))
+		permit.Done(o)
+	}
+	return at
+}
+
+func TestPacer_rates(t *testing.T) {
+	cases := map[string]struct {
+		class    Class
+		burst    int
+		interval time.Duration
+	}{
+		"register":   {ClassRegister, 3, time.Second},
+		"deregister": {ClassDeregister, 5, 250 * time.Millisecond},
+		"describe":   {ClassDescribe, 5, time.Second},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				at := grants(NewPacer(nil), c.class, c.burst+4, Accepted)
+				for i, got := range at {
+					want := time.Duration(max(0, i-c.burst+1)) * c.interval
+					if got < want || got > want+10*time.Millisecond {
+						t.Errorf("grant %d came after %v; want %v", i, got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestPacer_priority: removals overtake registrations, and those looks; attempts after a failure stand in line; and
+// nobody waits for ever.
+func TestPacer_priority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		throttle(p)
+		look := p.Ask(ClassDescribe, false)
+		add := p.Ask(ClassRegister, false)
+		again := p.Ask(ClassDeregister, true)
+		remove := p.Ask(ClassDeregister, false)
+		order := []struct {
+			name   string
+			permit *Permit
+		}{{"first removal", remove}, {"registration", add}, {"look", look}, {"removal after a failure", again}}
+		for i, o := range order {
+			<-o.permit.Ready()
+			for _, later := range order[i+1:] {
+				if ready(later.permit) {
+					t.Errorf("%s was granted before the %s had ended", later.name, o.name)
+				}
+			}
+			o.permit.Done(Unknown)
+		}
+	})
+}
+
+func TestPacer_priorityStarvesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		p.SetPeers(32) // I = 1 s at first, 20 s at most
+		throttle(p)
+		look := p.Ask(ClassDescribe, false)
+		for granted := range 600 {
+			remove := p.Ask(ClassDeregister, false)
+			select {
+			case <-look.Ready():
+				if granted == 0 {
+					t.Error("the look went before any removal")
+				}
+				remove.Drop()
+				look.Done(Accepted)
+				return
+			case <-remove.Ready():
+				remove.Done(Unknown)
+			}
+		}
+		t.Error("600 removals went before one look")
+	})
+}
+
+func throttle(p *Pacer) {
+	permit := p.Ask(ClassRegister, false)
+	<-permit.Ready()
+	permit.Done(Throttled)
+}
+
+func ready(t *Permit) bool {
+	select {
+	case <-t.Ready():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestPacer_throttled(t *testing.T) {
+	cases := map[string]struct {
+		peers    int
+		draining bool
+		first    time.Duration
+		cap      time.Duration
+	}{
+		"one peer":     {peers: 1, first: time.Second, cap: 20 * time.Second},
+		"320 peers":    {peers: 320, first: 10 * time.Second, cap: 40 * time.Second},
+		"unknown":      {peers: 0, first: time.Second, cap: 60 * time.Second},
+		"draining":     {peers: 1, draining: true, first: time.Second, cap: 10 * time.Second},
+		"ten thousand": {peers: 10000, first: 312500 * time.Millisecond, cap: 1250 * time.Second},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var told time.Duration
+				p := NewPacer(func(d time.Duration) { told = d })
+				p.SetPeers(c.peers)
+				p.SetDraining(c.draining)
+				throttle(p)
+				if got := p.Interval(); got != c.first || told != got {
+					t.Fatalf("interval after the first throttle is %v, told %v; want %v", got, told, c.first)
+				}
+				for range 12 {
+					before := p.Interval()
+					asked := time.Now()
+					permit := p.Ask(ClassRegister, true)
+					<-permit.Ready()
+					if waited := time.Since(asked); waited < before/2 || waited > before {
+						t.Fatalf("waited %v; want between %v and %v", waited, before/2, before)
+					}
+					permit.Done(Throttled)
+				}
+				if got := p.Interval(); got < c.cap || got > max(c.cap, time.Since(p.throttled)/5) {
+					t.Errorf("interval after many throttles is %v; want the cap of %v", got, c.cap)
+				}
+				for i := 0; p.Interval() > 0; i++ {
+					if i > 30 {
+						t.Fatal("accepted calls do not end the slow-down")
+					}
+					permit := p.Ask(ClassRegister, false)
+					<-permit.Ready()
+					permit.Done(Accepted)
+				}
+			})
+		})
+	}
+}
+
+// TestPacer_oneProbe: while the host is throttled, one call is in flight at most, whatever its class.
+func TestPacer_oneProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		throttle(p)
+		a, b := p.Ask(ClassDeregister, false), p.Ask(ClassRegister, false)
+		<-a.Ready()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if ready(b) {
+			t.Error("a second call was let out while the first was in flight")
+		}
+		a.Done(Accepted)
+		<-b.Ready()
+		b.Done(Accepted)
+	})
+}
+
+func TestPermit_drop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		for range 3 {
+			permit := p.Ask(ClassRegister, false)
+			<-permit.Ready()
+			permit.Done(Accepted)
+		}
+		for range 10 { // a permit that is given back costs nothing
+			permit := p.Ask(ClassRegister, false)
+			<-permit.Ready()
+			permit.Drop()
+			permit.Drop()
+			permit.Done(Throttled)
+		}
+		if got := p.Interval(); got != 0 {
+			t.Errorf("Done after Drop counted: interval %v", got)
+		}
+		waiting := p.Ask(ClassRegister, false)
+		<-waiting.Ready()
+		next := p.Ask(ClassRegister, false)
+		synctest.Wait()
+		if ready(next) {
+			t.Fatal("more than the rate was let out")
+		}
+		next.Drop()
+		if !p.Idle() {
+			t.Error("a dropped permit still waits")
+		}
+		waiting.Done(Accepted)
+	})
+}

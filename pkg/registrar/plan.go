@@ -1,0 +1,145 @@
+package registrar
+
+import (
+	"time"
+
+	"berth/pkg/target"
+)
+
+// Class is the kind of a call, in the order in which calls matter.
+type Class uint8
+
+// The classes. Removing comes first: a stale target sends one application's traffic to another.
+const (
+	ClassNone Class = iota
+	ClassDeregister
+	ClassRegister
+	ClassDescribe
+	classes // their number
+)
+
+// String returns "deregister", "register", "describe" or "none".
+func (c Class) String() string {
+	return [...]string{"none", "deregister", "register", "describe"}[min(c, classes-1)]
+}
+
+const (
+	// maxTargets is the most targets of one call. AWS documents no limit; 200 is what the AWS Load Balancer Controller
+	// uses on the ELB team's word.
+	maxTargets = 200
+	// doubt is how long a write whose outcome is unknown may still take effect.
+	doubt = 30 * time.Second
+	// settle is how long after our own write an observation proves nothing: DescribeTargetHealth may lag behind.
+	settle = 10 * time.Second
+)
+
+// State is what is known of one target that is ours, or may be.
+type State struct {
+	Phase                       Phase
+	Health, Reason, Description string    // the load balancer's words, of the last look
+	Since                       time.Time // of phase and health
+	// DoubtUntil is set while a write of unknown outcome may still take effect. Only an observation begun after it says
+	// what became of it.
+	DoubtUntil time.Time
+	// WrittenAt is when our last write for the target ended.
+	WrittenAt time.Time
+	// Run is who the ledger says the target is registered for.
+	Run target.Run
+	// Settled reports whether an observation has shown that a removal took effect: the target drains or is gone.
+	Settled bool
+}
+
+// Step is one call that should be made now, or the time to plan again where none should.
+type Step struct {
+	Class   Class
+	Targets []target.Target // in order, at most 200
+	At      time.Time       // where Class is ClassNone: zero means that nothing is to come
+}
+
+// Conditions are what a plan depends on besides what is wanted and what is there.
+type Conditions struct {
+	// Hold says from when on a call of each class may be made again, after a failure.
+	Hold [classes]time.Time
+	// Keep are targets whose container is there but not yet known: they are not removed.
+	Keep map[target.Target]bool
+	// AwaitGone holds a registration back until the target's draining is over, as AWS asks of ip targets.
+	AwaitGone bool
+}
+
+// Plan says which call brings what is there (have) closer to what is wanted, or when to plan again. It is pure: what
+// is sent is decided by calling it with the permit in hand.
+//
+// | wanted | phase        | then                                                          |
+// |--------|--------------|---------------------------------------------------------------|
+// | no     | registered   | deregister                                                    |
+// | no     | intended     | deregister: the registration may have taken effect, or may yet |
+// | no     | leaving      | nothing; what is in doubt is looked at when the doubt ends    |
+// | yes    | registered   | nothing; likewise                                             |
+// | yes    | intended     | register again: it is idempotent                              |
+// | yes    | leaving      | register: it comes back (ip targets: once they are gone)      |
+// | yes    | absent, none | register                                                      |
+//
+// Deregistration comes first. A class on hold does not hold the others up: where nothing may be removed now, what is
+// to be added goes out.
+func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.Time) Step {
+	remove, add := Outstanding(want, have, c)
+	var at time.Time
+	sooner := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	for _, candidate := range []Step{{Class: ClassDeregister, Targets: remove}, {Class: ClassRegister, Targets: add}} {
+		if len(candidate.Targets) == 0 {
+			continue
+		}
+		if hold := c.Hold[candidate.Class]; hold.After(now) {
+			sooner(hold)
+			continue
+		}
+		candidate.Targets = candidate.Targets[:min(len(candidate.Targets), maxTargets)]
+		return candidate
+	}
+	var doubtful []target.Target
+	for _, t := range target.Sorted(have) {
+		switch s := have[t]; {
+		case s.DoubtUntil.IsZero():
+		case s.DoubtUntil.After(now):
+			sooner(s.DoubtUntil)
+		default:
+			doubtful = append(doubtful, t)
+		}
+	}
+	if len(doubtful) > 0 {
+		if hold := c.Hold[ClassDescribe]; !hold.After(now) {
+			return Step{Class: ClassDescribe, Targets: doubtful[:min(len(doubtful), maxTargets)]}
+		} else {
+			sooner(hold)
+		}
+	}
+	return Step{At: at}
+}
+
+// Outstanding returns what is registered, or may be, and should not be, and what should be and is not, each in order,
+// whatever is on hold.
+func Outstanding(want target.Set, have map[target.Target]State, c Conditions) (remove, add []target.Target) {
+	for _, t := range target.Sorted(have) {
+		if _, wanted := want[t]; wanted || c.Keep[t] {
+			continue
+		}
+		if s := have[t]; s.Phase == Registered || s.Phase == Intended {
+			remove = append(remove, t)
+		}
+	}
+	for _, t := range want.Sorted() {
+		s := have[t]
+		if s.Phase == Registered {
+			continue
+		}
+		if c.AwaitGone && s.Phase == Removing {
+			continue
+		}
+		add = append(add, t)
+	}
+	return remove, add
+}

@@ -1,0 +1,421 @@
+package registrar
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/target"
+)
+
+// input is what a reconciler should make true: one immutable value, of one Desired.
+type input struct {
+	seq      uint64
+	keys     []string // that name this group; none: it left the configuration
+	group    Group    // of the first key; of the ledger where there is none
+	facts    GroupFacts
+	wants    []target.Want
+	owner    Ownership
+	allotted map[allotment]target.Run
+	unknown  map[string]bool // container ids
+}
+
+// allotment is a host port of one transport protocol: TCP and UDP ports are given out separately.
+type allotment struct {
+	port     uint16
+	protocol target.Protocol
+}
+
+// reconciler brings one target group to what is wanted and keeps it there. One goroutine (run) owns all its state;
+// others reach it through the input slot and read what it puts on the board. It holds at most one call in flight.
+//
+// A step goes: permit, plan, ledger, send. What is sent is decided with the permit in hand, and looked at once more
+// when the ledger has it.
+type reconciler struct {
+	arn  string
+	self Self
+	env  *environment
+	log  *zap.Logger
+
+	slot atomic.Pointer[input] // the newest input
+	wake chan struct{}         // one slot: there is a new input, or somebody began to follow
+
+	// Owned by run.
+	in        *input
+	want      target.Set
+	refusals  []Refusal
+	have      map[target.Target]State    // what is ours, or may be
+	unclaimed map[target.Target]sighting // this host's targets that are not ours, as of the last full look
+	cond      Conditions
+	trouble   [classes]*CallError
+	attempts  [classes]int
+	doneSeq   uint64 // of the newest input all of whose calls were answered, or are held up by a failure
+	tried     bool   // a first attempt has ended, well or not
+	schedule  schedule
+	goneSince time.Time // the group was first found not to exist
+}
+
+func newReconciler(groupARN string, self Self, env *environment, entries []Entry) *reconciler {
+	r := &reconciler{
+		arn: groupARN, self: self, env: env,
+		log:  env.log.With(zap.String("target_group", short(groupARN))),
+		wake: make(chan struct{}, 1),
+		have: map[target.Target]State{},
+	}
+	for _, e := range entries {
+		s := State{Phase: e.Phase, Since: e.Intended, Run: e.Run}
+		if e.Phase == Removing {
+			s.Since = e.Removed
+		}
+		if e.BootID != env.bootID {
+			// An earlier boot's registration is no proof of anything: if the port is wanted now, it is registered again;
+			// if not, it goes.
+			s.Phase = Intended
+		}
+		if e.Phase == Intended || e.Phase == Removing {
+			// The write that the entry stands for may still be under way.
+			s.DoubtUntil = time.Now().Add(doubt)
+		}
+		r.have[e.Target] = s
+	}
+	r.schedule.start(time.Now(), len(r.have) > 0)
+	return r
+}
+
+// set gives the reconciler something new to make true. It never blocks.
+func (r *reconciler) set(in *input) {
+	r.slot.Store(in)
+	r.poke()
+}
+
+func (r *reconciler) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run reconciles until ctx ends, or until the group has left the configuration and nothing of ours is left in it.
+// A write in flight is waited for.
+func (r *reconciler) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		r.take()
+		step := r.next(time.Now())
+		r.publish(step)
+		if r.finished() {
+			return
+		}
+		if step.Class == ClassNone {
+			r.pause(ctx, step.At)
+			continue
+		}
+		permit := r.env.pacer.Ask(step.Class, r.attempts[step.Class] > 0)
+		step, ok := r.await(ctx, permit)
+		if !ok {
+			permit.Drop()
+			continue
+		}
+		switch step.Class {
+		case ClassDeregister:
+			r.deregister(ctx, permit, step.Targets)
+		case ClassRegister:
+			r.register(ctx, permit, step.Targets)
+		case ClassDescribe:
+			r.look(ctx, permit, step.Targets)
+		default:
+			permit.Drop()
+		}
+	}
+}
+
+// pause waits for something new, or for at.
+func (r *reconciler) pause(ctx context.Context, at time.Time) {
+	var timer <-chan time.Time
+	if !at.IsZero() {
+		t := time.NewTimer(time.Until(at))
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-r.wake:
+	case <-timer:
+	}
+}
+
+// await waits for the permit and plans again with it in hand. It reports false when another class has become more
+// urgent, nothing is left to do, or ctx ended.
+func (r *reconciler) await(ctx context.Context, permit *Permit) (Step, bool) {
+	for {
+		select {
+		case <-ctx.Done():
+			return Step{}, false
+		case <-r.wake:
+			r.take()
+			step := r.next(time.Now())
+			r.publish(step)
+			if step.Class != permit.Class() {
+				return Step{}, false
+			}
+		case <-permit.Ready():
+			r.take()
+			step := r.next(time.Now())
+			return step, step.Class == permit.Class()
+		}
+	}
+}
+
+// during waits for done while taking in what is new. interrupt, if not nil, is called when a removal has begun to
+// wait that nothing holds up.
+func (r *reconciler) during(done <-chan struct{}, interrupt func()) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-r.wake:
+			r.take()
+			if interrupt != nil && Plan(r.want, r.have, r.cond, time.Now()).Class == ClassDeregister {
+				interrupt()
+			}
+		}
+	}
+}
+
+// async runs f on a goroutine of its own and returns a channel that is closed when it has returned.
+func async(f func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	return done
+}
+
+// take makes the newest input the present one, and settles whose the targets are: which are wanted, whose claims
+// have passed to another run, and which unclaimed ones have turned out to be stale.
+func (r *reconciler) take() {
+	in := r.slot.Load()
+	if in == nil || in == r.in {
+		return
+	}
+	if before := r.label(); r.in != nil {
+		defer func() {
+			if r.label() != before {
+				r.env.metrics.forget(before)
+			}
+		}()
+	}
+	r.in = in
+	r.want, r.refusals = Bind(r.self, in.facts, in.wants)
+	r.cond.AwaitGone = in.facts.TargetType == "ip"
+	var claims []Entry
+	for _, t := range r.want.Sorted() {
+		s, ours := r.have[t]
+		run := claimant(r.want[t])
+		if ours && !s.Run.Same(run) && (s.Phase == Registered || s.Phase == Intended) {
+			// Same target, new run: no call; the ledger learns whose it is now.
+			s.Run = run
+			r.have[t] = s
+			claims = append(claims, r.entry(t, s.Phase, run))
+		}
+	}
+	r.env.ledger.Record(claims)
+	for t, seen := range r.unclaimed {
+		if _, wanted := r.want[t]; !wanted && r.ours(t) {
+			delete(r.unclaimed, t)
+			r.adopt(t, seen, target.Run{}, time.Now())
+		}
+	}
+	r.cond.Keep = r.keep()
+}
+
+// claimant is the run that a target is registered for: the youngest, should there be more than one.
+func claimant(wants []target.Want) target.Run {
+	return slices.MaxFunc(wants, func(a, b target.Want) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) }).Run
+}
+
+// keep returns the targets whose container is there, but has not been inspected yet, unless Docker has given their
+// port to somebody else meanwhile.
+func (r *reconciler) keep() map[target.Target]bool {
+	keep := map[target.Target]bool{}
+	if len(r.in.unknown) == 0 {
+		return keep
+	}
+	for t, s := range r.have {
+		if !r.in.unknown[s.Run.ID] {
+			continue
+		}
+		if holder, taken := r.holder(t); !taken || holder.ID == s.Run.ID {
+			keep[t] = true
+		}
+	}
+	return keep
+}
+
+// holder returns the run that Docker gave the target's port to, in a protocol that the group speaks.
+func (r *reconciler) holder(t target.Target) (target.Run, bool) {
+	for _, p := range []target.Protocol{target.TCP, target.UDP} {
+		if run, ok := r.in.allotted[allotment{t.Port, p}]; ok && r.in.facts.takes(p) {
+			return run, true
+		}
+	}
+	return target.Run{}, false
+}
+
+// ours reports whether a registration of this host that nothing wants is ours to remove: because all of the
+// instance's are, or because Docker gave its port to a container that should not be served here.
+func (r *reconciler) ours(t target.Target) bool {
+	if r.in.owner == OwnInstance {
+		return true
+	}
+	_, taken := r.holder(t)
+	return taken
+}
+
+// mine reports whether a target is this host's at all. Nothing else is ever considered.
+func (r *reconciler) mine(t target.Target) bool {
+	if r.in.facts.TargetType == "ip" {
+		address := r.self.Address4
+		if r.in.facts.IPAddressType == "ipv6" {
+			address = r.self.Address6
+		}
+		return address.IsValid() && t.ID == address.String()
+	}
+	return t.ID != "" && t.ID == r.self.InstanceID
+}
+
+// adopt makes a registration that was found ours.
+func (r *reconciler) adopt(t target.Target, seen sighting, run target.Run, now time.Time) {
+	r.have[t] = State{
+		Phase: Registered, Health: seen.Health, Reason: seen.Reason, Description: seen.Description, Since: now, Run: run,
+	}
+	r.env.ledger.Record([]Entry{r.entry(t, Registered, run)})
+}
+
+func (r *reconciler) entry(t target.Target, phase Phase, run target.Run) Entry {
+	e := Entry{Group: r.in.group, Facts: r.in.facts, Target: t, Run: run, Phase: phase, Intended: time.Now(), BootID: r.env.bootID}
+	if phase == Registered {
+		e.Confirmed = e.Intended
+	}
+	return e
+}
+
+// next is the plan with the looks that are due put in. A ClassDescribe step without targets looks at the whole group.
+func (r *reconciler) next(now time.Time) Step {
+	if r.in == nil {
+		return Step{}
+	}
+	if why, _ := r.in.facts.Unsupported(r.self); why != "" {
+		r.tried = true
+		return Step{}
+	}
+	hold := r.cond.Hold[ClassDescribe]
+	if !r.schedule.looked && !r.schedule.failed && !hold.After(now) {
+		return Step{Class: ClassDescribe}
+	}
+	step := Plan(r.want, r.have, r.cond, now)
+	if step.Class != ClassNone {
+		return step
+	}
+	if remove, add := Outstanding(r.want, r.have, r.cond); len(remove)+len(add) == 0 || r.attempted(remove, add) {
+		r.doneSeq, r.tried = r.in.seq, true
+	}
+	at, full := r.schedule.next(now, r)
+	if !at.IsZero() && at.Before(hold) {
+		at = hold
+	}
+	if !at.IsZero() && !at.After(now) {
+		if full {
+			return Step{Class: ClassDescribe}
+		}
+		if own := target.Sorted(r.have); len(own) > 0 && len(own) <= maxTargets {
+			return Step{Class: ClassDescribe, Targets: own}
+		}
+		return Step{Class: ClassDescribe}
+	}
+	if step.At.IsZero() || (!at.IsZero() && at.Before(step.At)) {
+		step.At = at
+	}
+	return step
+}
+
+// attempted reports whether everything outstanding is held up by a failed call.
+func (r *reconciler) attempted(remove, add []target.Target) bool {
+	return (len(remove) == 0 || r.trouble[ClassDeregister] != nil) && (len(add) == 0 || r.trouble[ClassRegister] != nil)
+}
+
+// finished reports whether the group has left the configuration and nothing of ours is left in it.
+func (r *reconciler) finished() bool {
+	if r.in == nil || len(r.in.keys) > 0 {
+		return false
+	}
+	for t, s := range r.have {
+		if s.Phase != Removing || !s.Settled || !s.DoubtUntil.IsZero() {
+			return r.expired(t)
+		}
+	}
+	return true
+}
+
+// expired reports whether the group has been gone from AWS for a day: then nothing can be registered in it any more,
+// and the ledger may forget it.
+func (r *reconciler) expired(target.Target) bool {
+	if r.goneSince.IsZero() || time.Since(r.goneSince) < 24*time.Hour {
+		return false
+	}
+	r.env.ledger.Note(r.arn, target.Sorted(r.have), Absent)
+	return true
+}
+
+// failed records a failed call: what it means for the group, and from when on the class may try again.
+func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
+	r.attempts[c]++
+	b := behaviours[ce.Fault]
+	if b.first > 0 {
+		wait := min(b.max, b.first<<min(r.attempts[c]-1, 10))
+		r.cond.Hold[c] = now.Add(wait/2 + rand.N(wait/2+1))
+	}
+	if ce.Fault == FaultGone {
+		if r.goneSince.IsZero() {
+			r.goneSince = now
+		}
+		r.env.gone(r.arn)
+	}
+	if before := r.trouble[c]; before == nil || before.Fault != ce.Fault || before.Code != ce.Code {
+		fields := []zap.Field{zap.String("operation", ce.Operation), zap.String("code", ce.Code), zap.Duration("delay", r.cond.Hold[c].Sub(now)), zap.Error(ce)}
+		if b.person {
+			r.log.Error("call failed", append(fields, zap.String("change", advice(ce, r.in.group.reference(), r.in.facts)))...)
+		} else {
+			r.log.Warn("call failed", fields...)
+		}
+	}
+	r.trouble[c] = ce
+}
+
+// succeeded clears what a failure of the class had left behind.
+func (r *reconciler) succeeded(c Class) {
+	if r.trouble[c] != nil {
+		r.log.Info("call succeeded again", zap.String("operation", operations[c]), zap.Int("attempt", r.attempts[c]+1))
+	}
+	r.attempts[c], r.trouble[c], r.cond.Hold[c] = 0, nil, time.Time{}
+	r.goneSince = time.Time{}
+}
+
+// outcome is what the pacer needs to know of a call.
+func outcome(ce *CallError) Outcome {
+	switch {
+	case ce == nil:
+		return Accepted
+	case ce.Fault == FaultThrottled:
+		return Throttled
+	case ce.Unknown:
+		return Unknown
+	case ce.Fault == FaultTransient || ce.Fault == FaultCredentials:
+		return Failed
+	}
+	return Accepted
+}

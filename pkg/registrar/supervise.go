@@ -1,0 +1,428 @@
+package registrar
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/target"
+)
+
+// Connect waits until this host's identity is known and returns it with a client for its region. It retries by itself
+// and ends early only with ctx, or with an error that no waiting cures.
+type Connect func(ctx context.Context) (API, Self, error)
+
+// Options are what a Registrar can do without.
+type Options struct {
+	Log     *zap.Logger
+	Metrics *Metrics
+	Pacer   *Pacer // nil: one of its own
+	// BootID is this boot's; entries of the ledger that another boot wrote prove nothing about the present.
+	BootID string
+	// WriteTimeout bounds RegisterTargets and DeregisterTargets, 3 s by default: longer, and a removal waits longer
+	// behind a registration that hangs. ReadTimeout bounds the describes, 5 s by default.
+	WriteTimeout, ReadTimeout time.Duration
+	// Peers is the number of hosts that share the account's rate limits in this region; 0: count those seen.
+	Peers int
+}
+
+// Registrar brings target groups to what is wanted. It supervises a finder for each reference of the configuration
+// and a reconciler for each group's ARN: two references to one group are one reconciler, and renaming a key makes no
+// call.
+type Registrar struct {
+	connect Connect
+	env     *environment
+	desired atomic.Pointer[Desired]
+	wake    chan struct{}
+	turned  atomic.Int64 // unix nanoseconds of the supervisor's last turn
+	creds   atomic.Pointer[string]
+
+	// Owned by Run.
+	self        Self
+	finders     map[string]*finder    // by reference.key
+	found       map[string]GroupFacts // by reference.key
+	missing     map[string]finding    // by reference.key
+	reconcilers map[string]*reconciler
+	recovered   map[string][]Entry // by ARN: what the ledger held at the start, until a reconciler has taken it over
+	findings    chan finding
+	goneARN     chan string
+	ended       chan string
+	children    sync.WaitGroup
+}
+
+// New returns a registrar that keeps its record in ledger. It makes no call before Run, and none before the first
+// Apply.
+func New(connect Connect, ledger *Ledger, o Options) *Registrar {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Pacer == nil {
+		o.Pacer = NewPacer(o.Metrics.PacerInterval)
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = 3 * time.Second
+	}
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = 5 * time.Second
+	}
+	r := &Registrar{
+		connect: connect, wake: make(chan struct{}, 1),
+		finders: map[string]*finder{}, found: map[string]GroupFacts{}, missing: map[string]finding{},
+		reconcilers: map[string]*reconciler{}, recovered: map[string][]Entry{},
+		findings: make(chan finding), goneARN: make(chan string, 16), ended: make(chan string),
+	}
+	o.Pacer.SetPeers(o.Peers)
+	r.env = &environment{
+		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID,
+		board: newBoard(), followers: &followers{count: map[string]int{}, pokes: map[*reconciler]bool{}},
+		census: &census{fixed: o.Peers},
+		calls:  &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: r.credentials},
+	}
+	r.env.gone = func(groupARN string) {
+		select {
+		case r.goneARN <- groupARN:
+		default: // the reconciler says it again with its next failed call
+		}
+	}
+	return r
+}
+
+// Apply makes d what the registrar works towards: the latest wins. It never blocks.
+func (r *Registrar) Apply(d Desired) {
+	r.desired.Store(&d)
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Snapshot returns the state of all groups, and a channel that closes when there is a newer one.
+func (r *Registrar) Snapshot() (*Snapshot, <-chan struct{}) { return r.env.board.snapshot() }
+
+// Follow asks to look often at the groups of these keys, because somebody waits, until stop is called.
+func (r *Registrar) Follow(keys []string) (stop func()) {
+	keys = slices.Clone(keys)
+	r.env.followers.add(keys, 1)
+	return sync.OnceFunc(func() { r.env.followers.add(keys, -1) })
+}
+
+// Turned returns when the supervisor's loop last turned: at least every ten seconds while Run runs, whatever AWS does.
+func (r *Registrar) Turned() time.Time { return time.Unix(0, r.turned.Load()) }
+
+// CredentialsErr returns why the last call could not be signed; "" when it could, or none was made.
+func (r *Registrar) CredentialsErr() string {
+	if s := r.creds.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+func (r *Registrar) credentials(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	r.creds.Store(&text)
+}
+
+// Run works until ctx ends and returns when the last call has ended: a write in flight is awaited, no new one begins.
+// It returns an error only where connect gave one that no waiting cures.
+func (r *Registrar) Run(ctx context.Context) error {
+	turn := time.NewTicker(5 * time.Second)
+	defer turn.Stop()
+	if err := r.identify(ctx, turn.C); err != nil || ctx.Err() != nil {
+		return err
+	}
+	defer r.children.Wait()
+	for {
+		r.turned.Store(time.Now().UnixNano())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-turn.C:
+		case <-r.wake:
+			r.apply(ctx)
+		case f := <-r.findings:
+			r.take(ctx, f)
+		case groupARN := <-r.goneARN:
+			r.refind(groupARN)
+		case groupARN := <-r.ended:
+			r.bury(groupARN)
+		}
+	}
+}
+
+// identify waits for connect, turning meanwhile.
+func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var api API
+	var self Self
+	var err error
+	done := async(func() { api, self, err = r.connect(ctx) })
+	for {
+		r.turned.Store(time.Now().UnixNano())
+		select {
+		case <-turn:
+			continue
+		case <-done:
+		}
+		break
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("learn this host's identity: %w", err)
+	}
+	r.self, r.env.calls.api = self, api
+	for _, e := range r.env.ledger.Claim(self) {
+		if r.here(e.Facts.ARN) {
+			r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)
+			continue
+		}
+		r.env.log.Warn("ledger holds a target of another account or region, which is left alone",
+			zap.String("target_group_arn", e.Facts.ARN), zap.Stringer("target", e.Target))
+	}
+	r.env.board.edit(func() { r.env.board.head.Connected, r.env.board.head.Self = true, self })
+	r.env.log.Info("registering targets as this instance", zap.String("instance_id", self.InstanceID), zap.String("region", self.Region))
+	return nil
+}
+
+// apply starts and stops finders for what the configuration names, and hands everybody the new state.
+func (r *Registrar) apply(ctx context.Context) {
+	d := r.desired.Load()
+	if d == nil {
+		return
+	}
+	refs := map[string]reference{}
+	for _, g := range d.Groups {
+		refs[g.reference().key()] = g.reference()
+	}
+	for key, f := range r.finders {
+		if _, ok := refs[key]; !ok {
+			f.cancel()
+			delete(r.finders, key)
+			delete(r.found, key)
+			delete(r.missing, key)
+		}
+	}
+	r.env.census.groups.Store(int64(len(refs)))
+	for key, ref := range refs {
+		if r.finders[key] == nil {
+			r.startFinder(ctx, key, ref)
+		}
+	}
+	r.env.board.edit(func() { r.env.board.head.Seq, r.env.board.head.Generation = d.Seq, d.Generation })
+	r.assign(ctx, d)
+}
+
+func (r *Registrar) startFinder(ctx context.Context, key string, ref reference) {
+	ctx, cancel := context.WithCancel(ctx)
+	f := &finder{ref: ref, env: r.env, log: r.env.log, again: make(chan struct{}, 1), cancel: cancel, report: r.report}
+	if region, _ := placeOf(ref.ARN); region != "" && r.self.Region != "" && region != r.self.Region {
+		cancel()
+		r.finders[key] = f
+		r.missing[key] = finding{ref: key, err: &CallError{
+			Operation: opDescribeGroups, Group: short(ref.ARN), Fault: FaultMisconfigured, Code: "OtherRegion",
+			Message: fmt.Sprintf("the target group is in %s, this instance in %s", region, r.self.Region),
+		}}
+		r.env.log.Error("target group is in another region", zap.String("reference", ref.String()), zap.String("region", region))
+		return
+	}
+	if facts, ok := r.remembered(ref); ok {
+		r.found[key], f.known = facts, true
+	}
+	r.finders[key] = f
+	r.children.Go(func() { f.run(ctx) })
+}
+
+// remembered returns the facts of a group that a reconciler serves already, or that the ledger knows: naming it in
+// another way, or restarting the agent, costs no call.
+func (r *Registrar) remembered(ref reference) (GroupFacts, bool) {
+	for _, rec := range r.reconcilers {
+		if in := rec.slot.Load(); in != nil && ref.names(in.facts) {
+			return in.facts, true
+		}
+	}
+	for _, entries := range r.recovered {
+		if facts := entries[0].Facts; facts.TargetType != "" && ref.names(facts) {
+			return facts, true
+		}
+	}
+	return GroupFacts{}, false
+}
+
+// here reports whether a group is in this host's account and region, as far as both are known.
+func (r *Registrar) here(groupARN string) bool {
+	region, account := placeOf(groupARN)
+	return region != "" && (r.self.Region == "" || region == r.self.Region) && (r.self.Account == "" || account == r.self.Account)
+}
+
+func (r *Registrar) report(ctx context.Context, f finding) {
+	select {
+	case r.findings <- f:
+	case <-ctx.Done():
+	}
+}
+
+// take takes in what a finder found out.
+func (r *Registrar) take(ctx context.Context, f finding) {
+	if r.finders[f.ref] == nil {
+		return // its reference has left the configuration meanwhile
+	}
+	if f.err != nil {
+		r.missing[f.ref] = f
+	} else {
+		delete(r.missing, f.ref)
+		r.found[f.ref] = f.facts
+	}
+	r.assign(ctx, r.desired.Load())
+}
+
+// refind has the groups found anew whose ARN turned out not to exist.
+func (r *Registrar) refind(groupARN string) {
+	for key, facts := range r.found {
+		if facts.ARN == groupARN {
+			r.finders[key].poke()
+		}
+	}
+}
+
+// assign gives each reconciler its input: the keys that name its group, and what is wanted under them. A group whose
+// wants were not computed keeps what it had.
+func (r *Registrar) assign(ctx context.Context, d *Desired) {
+	keysOf := map[string][]Group{}
+	var unfound []Group
+	for _, g := range d.Groups {
+		if facts, ok := r.found[g.reference().key()]; ok {
+			keysOf[facts.ARN] = append(keysOf[facts.ARN], g)
+		} else {
+			unfound = append(unfound, g)
+		}
+	}
+	// What has left the configuration is cleaned up, unless it may be what a reference names that is not found yet.
+	for _, groupARN := range slices.Concat(slices.Collect(maps.Keys(r.reconcilers)), slices.Collect(maps.Keys(r.recovered))) {
+		if _, named := keysOf[groupARN]; !named && !mayBe(groupARN, unfound) {
+			keysOf[groupARN] = nil
+		}
+	}
+	base := input{seq: d.Seq, allotted: make(map[allotment]target.Run, len(d.Allotted)), unknown: make(map[string]bool, len(d.Unknown))}
+	for _, a := range d.Allotted {
+		base.allotted[allotment{a.HostPort, a.Protocol}] = a.Run
+	}
+	for _, id := range d.Unknown {
+		base.unknown[id] = true
+	}
+	for groupARN, groups := range keysOf {
+		in := base
+		if !r.fill(&in, d, groupARN, groups) {
+			continue
+		}
+		if r.reconcilers[groupARN] == nil {
+			r.startReconciler(ctx, groupARN)
+		}
+		r.reconcilers[groupARN].set(&in)
+	}
+	r.post(unfound, d.Seq)
+}
+
+// mayBe reports whether one of the groups that were not found yet may be this one.
+func mayBe(groupARN string, unfound []Group) bool {
+	facts := GroupFacts{ARN: groupARN, Name: nameOf(groupARN)}
+	return slices.ContainsFunc(unfound, func(g Group) bool { return g.reference().names(facts) })
+}
+
+// fill completes an input. It reports false where the group's wants are not known.
+func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []Group) bool {
+	in.owner = OwnLedger
+	if len(groups) == 0 {
+		if running := r.reconcilers[groupARN]; running != nil {
+			before := running.slot.Load()
+			in.group, in.facts = before.group, before.facts
+		} else {
+			in.group, in.facts = r.recovered[groupARN][0].Group, r.recovered[groupARN][0].Facts
+		}
+		return true
+	}
+	in.group = groups[0]
+	in.facts = r.found[groups[0].reference().key()]
+	for _, g := range groups {
+		wants, computed := d.Wants[g.Key]
+		if !computed {
+			return false
+		}
+		in.keys = append(in.keys, g.Key)
+		in.wants = append(in.wants, wants...)
+		if g.Ownership == OwnInstance {
+			in.owner = OwnInstance
+		}
+	}
+	slices.Sort(in.keys)
+	return true
+}
+
+func (r *Registrar) startReconciler(ctx context.Context, groupARN string) {
+	rec := newReconciler(groupARN, r.self, r.env, r.recovered[groupARN])
+	r.reconcilers[groupARN] = rec
+	delete(r.recovered, groupARN)
+	r.env.followers.running(rec, true)
+	r.children.Go(func() {
+		rec.run(ctx)
+		r.env.followers.running(rec, false)
+		select {
+		case r.ended <- groupARN:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// bury forgets a reconciler that has ended. Should its group have come back into the configuration at the same
+// moment, it is started anew.
+func (r *Registrar) bury(groupARN string) {
+	rec := r.reconcilers[groupARN]
+	if rec == nil {
+		return
+	}
+	delete(r.reconcilers, groupARN)
+	r.env.board.remove(groupARN)
+	r.env.metrics.forget(short(groupARN))
+	r.env.log.Info("group has left the configuration and nothing of this host is left in it", zap.String("target_group", short(groupARN)))
+	if len(rec.slot.Load().keys) > 0 {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// post puts the groups that were not found on the board.
+func (r *Registrar) post(unfound []Group, seq uint64) {
+	statuses := map[string]GroupStatus{}
+	for _, g := range unfound {
+		s := GroupStatus{ARN: g.ARN, Name: g.Name, Keys: []string{g.Key}, State: StateWaiting}
+		if f, ok := r.missing[g.reference().key()]; ok {
+			s.State, s.Err, s.Change = behaviours[f.err.Fault].state, f.err.Error(), advice(f.err, g.reference(), GroupFacts{})
+			s.Seq, s.Tried, s.RetryAt = seq, true, f.retry
+		}
+		statuses["key:"+g.Key] = s
+	}
+	b := r.env.board
+	b.edit(func() {
+		for id := range b.statuses {
+			if _, still := statuses[id]; !still && strings.HasPrefix(id, "key:") {
+				delete(b.statuses, id)
+			}
+		}
+		for id, s := range statuses {
+			b.statuses[id] = s
+		}
+	})
+}

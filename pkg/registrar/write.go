@@ -1,0 +1,135 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/target"
+)
+
+// deregister sends one DeregisterTargets and records what became of it. The ledger is not asked before: what removes
+// never waits for the disk.
+func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []target.Target) {
+	var ce *CallError
+	r.during(async(func() { ce = r.env.calls.deregister(ctx, r.arn, targets) }), nil)
+	permit.Done(outcome(ce))
+	now := time.Now()
+	r.schedule.wrote(now)
+	r.tried = true
+	if ce != nil {
+		r.failed(ClassDeregister, ce, now)
+		if ce.Unknown {
+			r.update(targets, func(s *State) { s.DoubtUntil, s.WrittenAt = now.Add(doubt), now })
+		}
+		return
+	}
+	r.succeeded(ClassDeregister)
+	if t := r.trouble[ClassRegister]; t != nil && t.Fault == FaultFull {
+		r.cond.Hold[ClassRegister] = time.Time{} // there is room again
+	}
+	r.log.Info("deregistered", zap.Stringers("targets", targets), zap.Stringers("containers", r.runs(targets)))
+	r.env.metrics.changed(r.label(), opDeregister, len(targets))
+	r.update(targets, func(s *State) {
+		s.Phase, s.Health, s.Reason, s.Description = Removing, "", "", ""
+		s.Since, s.WrittenAt, s.Settled = now, now, false
+	})
+	r.env.ledger.Note(r.arn, targets, Removing)
+}
+
+// register writes the ledger, looks whether the targets are still wanted, sends one RegisterTargets and records what
+// became of it.
+func (r *reconciler) register(ctx context.Context, permit *Permit, targets []target.Target) {
+	entries := make([]Entry, len(targets))
+	for i, t := range targets {
+		entries[i] = r.entry(t, Intended, claimant(r.want[t]))
+	}
+	var err error
+	r.during(async(func() { err = r.env.ledger.Intend(context.WithoutCancel(ctx), entries) }), nil)
+	if err != nil && !errors.Is(err, ErrDegraded) {
+		r.log.Error("ledger did not take an intent", zap.Error(err))
+	}
+	var send, spared []target.Target
+	for i, t := range targets {
+		if _, wanted := r.want[t]; !wanted || ctx.Err() != nil {
+			spared = append(spared, t)
+			continue
+		}
+		s := r.have[t]
+		s.Phase, s.Run, s.Since = Intended, entries[i].Run, time.Now()
+		s.Health, s.Reason, s.Description, s.Settled = "", "", "", false
+		r.have[t] = s
+		send = append(send, t)
+	}
+	r.unintend(spared)
+	if len(send) == 0 {
+		permit.Drop()
+		return
+	}
+	var ce *CallError
+	r.during(async(func() { ce = r.env.calls.register(ctx, r.arn, send) }), nil)
+	permit.Done(outcome(ce))
+	now := time.Now()
+	r.schedule.wrote(now)
+	r.tried = true
+	switch {
+	case ce == nil:
+		r.succeeded(ClassRegister)
+		r.log.Info("registered", zap.Stringers("targets", send), zap.Stringers("containers", r.runs(send)))
+		r.env.metrics.changed(r.label(), opRegister, len(send))
+		r.update(send, func(s *State) { s.Phase, s.Since, s.WrittenAt = Registered, now, now })
+		r.env.ledger.Note(r.arn, send, Registered)
+	case ce.Unknown:
+		r.failed(ClassRegister, ce, now)
+		r.update(send, func(s *State) { s.DoubtUntil, s.WrittenAt = now.Add(doubt), now })
+	default:
+		r.failed(ClassRegister, ce, now)
+		r.unintend(send)
+	}
+}
+
+// unintend takes back intents whose registration was not sent, or was refused for certain, unless an earlier one is
+// still in doubt.
+func (r *reconciler) unintend(targets []target.Target) {
+	var none, removing []target.Target
+	for _, t := range targets {
+		s, ok := r.have[t]
+		switch {
+		case !ok:
+			none = append(none, t)
+		case s.Phase == Removing:
+			removing = append(removing, t)
+		case s.Phase == Intended && s.DoubtUntil.IsZero():
+			delete(r.have, t)
+			none = append(none, t)
+		}
+	}
+	r.env.ledger.Note(r.arn, none, Absent)
+	r.env.ledger.Note(r.arn, removing, Removing)
+}
+
+func (r *reconciler) update(targets []target.Target, f func(*State)) {
+	for _, t := range targets {
+		s := r.have[t]
+		f(&s)
+		r.have[t] = s
+	}
+}
+
+func (r *reconciler) runs(targets []target.Target) []target.Run {
+	out := make([]target.Run, len(targets))
+	for i, t := range targets {
+		out[i] = r.have[t].Run
+	}
+	return out
+}
+
+// label is the group's name in metrics: its first key, or its name in AWS once it has left the configuration.
+func (r *reconciler) label() string {
+	if r.in != nil && len(r.in.keys) > 0 {
+		return r.in.keys[0]
+	}
+	return short(r.arn)
+}
