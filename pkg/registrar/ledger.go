@@ -84,6 +84,10 @@ type LedgerOptions struct {
 	FS LedgerFS
 	// Holder is written into the lock file for a second agent to show: "PID COMMAND"; empty: of this process.
 	Holder string
+
+	// room is how much is pre-written beyond the state, at least, in bytes; half of it full starts a compaction.
+	// Zero: ledgerRoom.
+	room int64
 }
 
 // NewMemoryLedger returns a ledger that no disk stands behind. It starts no goroutine and needs no Close.
@@ -194,10 +198,10 @@ func (l *Ledger) Intend(ctx context.Context, entries []Entry) error {
 	}
 	trouble := l.degraded
 	l.mu.Unlock()
+	poke(l.wake)
 	if trouble != nil {
 		return fmt.Errorf("%w: %w", ErrDegraded, trouble)
 	}
-	poke(l.wake)
 	return l.await(ctx, need)
 }
 

@@ -35,6 +35,7 @@ func OpenLedger(dir, bootID string, opts LedgerOptions) (*Ledger, error) {
 	w := &ledgerWriter{
 		l: l, log: l.log, fs: opts.FS, dir: dir, path: filepath.Join(dir, ledgerName),
 		holder: cmp.Or(opts.Holder, strconv.Itoa(os.Getpid())+" "+strings.Join(os.Args, " ")),
+		room:   cmp.Or(opts.room, ledgerRoom),
 		ended:  make(chan struct{}),
 	}
 	if w.fs == nil {

@@ -17,8 +17,7 @@ import (
 )
 
 const (
-	// ledgerRoom is how much is pre-written beyond the state, at least: some 1,200 changes. Half of it full starts a
-	// compaction.
+	// ledgerRoom is room for some 1,200 changes.
 	ledgerRoom = 1 << 20
 	// ledgerLinger is how long a change that nobody waits for may stay in memory.
 	ledgerLinger = time.Second
@@ -37,6 +36,7 @@ type ledgerWriter struct {
 	dir    string
 	path   string
 	holder string
+	room   int64
 	lock   LedgerLock // nil: the disk did not let us
 	aside  string     // the name under which what lies at path has to be set aside first; empty: nothing has to
 
@@ -207,7 +207,7 @@ func (w *ledgerWriter) rewrite() error {
 		return errors.Join(err, f.Close())
 	}
 	w.file = f
-	w.compactAt = f.base + max(ledgerRoom, f.base)/2
+	w.compactAt = f.base + max(w.room, f.base)/2
 	w.l.saved(seq)
 	return nil
 }
@@ -282,7 +282,7 @@ func (w *ledgerWriter) writeState(name string, s state) (f *ledgerFile, err erro
 	}
 	f.base = f.used
 	zeros := make([]byte, 256<<10)
-	for at, end := f.used, f.used+max(ledgerRoom, f.used); at < end; {
+	for at, end := f.used, f.used+max(w.room, f.used); at < end; {
 		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), end-at)], at)
 		if err != nil {
 			return f, err
@@ -323,7 +323,7 @@ func (w *ledgerWriter) adopt(c compacted) {
 		if c.file != nil {
 			c.file.Close() //nolint:errcheck,gosec // it counts for nothing
 		}
-		w.compactAt = w.file.used + ledgerRoom/2
+		w.compactAt = w.file.used + w.room/2
 		return
 	}
 	if err := w.install(compactName, c.file); err != nil {
@@ -335,7 +335,7 @@ func (w *ledgerWriter) adopt(c compacted) {
 	}
 	w.file.Close() //nolint:errcheck,gosec // nobody finds it any more
 	w.file = c.file
-	w.compactAt = c.file.base + max(ledgerRoom, c.file.base)/2
+	w.compactAt = c.file.base + max(w.room, c.file.base)/2
 }
 
 // dropCompaction waits for a compaction under way and throws its file away: what it has is out of date.

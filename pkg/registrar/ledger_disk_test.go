@@ -1,0 +1,383 @@
+package registrar
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// memDisk is a disk in memory that behaves as a journalling file system does: what was written counts only when it was
+// synced, names change in order and count only when their directory was synced. Faults are put in by a hook; a crash
+// keeps any part of what was not synced.
+type memDisk struct {
+	// hook is called before each operation, with no lock held: it may fail, or block for as long as it likes. With
+	// errShort a write takes half of its bytes first.
+	hook func(op, path string) error
+
+	mu      sync.Mutex
+	names   map[string]*memInode // as programs see them
+	synced  map[string]*memInode // as a crash leaves them, at least
+	moves   []func(map[string]*memInode)
+	locked  map[string]bool
+	ops     map[string]int
+	crashed bool
+}
+
+type memInode struct {
+	data, synced []byte
+	writes       []memWrite // since the last sync
+}
+
+type memWrite struct {
+	at    int64
+	bytes []byte
+}
+
+var (
+	errShort   = errors.New("short write")
+	errCrashed = errors.New("the machine is down")
+)
+
+func newMemDisk() *memDisk {
+	return &memDisk{
+		names: map[string]*memInode{}, synced: map[string]*memInode{}, locked: map[string]bool{}, ops: map[string]int{},
+	}
+}
+
+// do counts an operation and lets the hook have its say.
+func (d *memDisk) do(op, path string) error {
+	d.mu.Lock()
+	d.ops[op]++
+	hook, crashed := d.hook, d.crashed
+	d.mu.Unlock()
+	if crashed {
+		return errCrashed
+	}
+	if hook == nil {
+		return nil
+	}
+	if err := hook(op, path); err != nil {
+		return &fs.PathError{Op: op, Path: path, Err: err}
+	}
+	return nil
+}
+
+// on sets the hook.
+func (d *memDisk) on(hook func(op, path string) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hook = hook
+}
+
+// count returns how often op was asked for.
+func (d *memDisk) count(op string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ops[op]
+}
+
+// content returns what a file holds, as programs see it.
+func (d *memDisk) content(path string) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if inode := d.names[path]; inode != nil {
+		return append([]byte{}, inode.data...)
+	}
+	return nil
+}
+
+// put makes a file, synced.
+func (d *memDisk) put(path string, data []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	inode := &memInode{data: append([]byte{}, data...), synced: append([]byte{}, data...)}
+	d.names[path], d.synced[path] = inode, inode
+}
+
+// remove takes away everything below dir, as rm -r does.
+func (d *memDisk) remove(dir string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for path := range d.names {
+		if strings.HasPrefix(path, dir) {
+			delete(d.names, path)
+			delete(d.synced, path)
+		}
+	}
+}
+
+// list returns the names of all files.
+func (d *memDisk) list() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []string
+	for path := range d.names {
+		out = append(out, filepath.Base(path))
+	}
+	return out
+}
+
+// crash stops the disk and returns what a machine finds after its next start.
+func (d *memDisk) crash(rng *rand.Rand) *memDisk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.crashed = true
+	after := newMemDisk()
+	kept := map[*memInode]*memInode{}
+	for path, inode := range d.synced {
+		after.synced[path] = inode
+	}
+	for _, move := range d.moves[:rng.IntN(len(d.moves)+1)] {
+		move(after.synced)
+	}
+	for path, inode := range after.synced {
+		if kept[inode] == nil {
+			kept[inode] = inode.crash(rng)
+		}
+		after.synced[path], after.names[path] = kept[inode], kept[inode]
+	}
+	return after
+}
+
+// crash keeps any sectors of the writes that were not synced, whatever a sector is.
+func (i *memInode) crash(rng *rand.Rand) *memInode {
+	data := append([]byte{}, i.synced...)
+	sector := []int64{1, 16, 512, 4096}[rng.IntN(4)]
+	chance := rng.Float64()
+	for _, w := range i.writes {
+		for at := w.at; at < w.at+int64(len(w.bytes)); {
+			end := min((at/sector+1)*sector, w.at+int64(len(w.bytes)))
+			if rng.Float64() < chance {
+				data = writeAt(data, w.bytes[at-w.at:end-w.at], at)
+			}
+			at = end
+		}
+	}
+	return &memInode{data: data, synced: append([]byte{}, data...)}
+}
+
+func writeAt(data, b []byte, at int64) []byte {
+	if grow := at + int64(len(b)) - int64(len(data)); grow > 0 {
+		data = append(data, make([]byte, grow)...)
+	}
+	copy(data[at:], b)
+	return data
+}
+
+func (d *memDisk) MkdirAll(dir string) error { return d.do("mkdir", dir) }
+
+func (d *memDisk) Lock(path, holder string) (LedgerLock, error) {
+	if err := d.do("lock", path); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	inode := d.names[path]
+	if inode == nil {
+		inode = &memInode{}
+		d.names[path], d.synced[path] = inode, inode
+	}
+	if d.locked[path] && inode.data != nil {
+		return nil, parseHolder(path, string(inode.data))
+	}
+	d.locked[path], inode.data = true, []byte(holder)
+	return &memFile{d: d, inode: inode, lock: path}, nil
+}
+
+func (d *memDisk) ReadFile(path string) ([]byte, error) {
+	if err := d.do("read", path); err != nil {
+		return nil, err
+	}
+	if data := d.content(path); data != nil {
+		return data, nil
+	}
+	return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+}
+
+func (d *memDisk) Create(path string) (LedgerFile, error) {
+	if err := d.do("create", path); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	inode := &memInode{data: []byte{}}
+	d.names[path] = inode
+	d.moves = append(d.moves, func(m map[string]*memInode) { m[path] = inode })
+	return &memFile{d: d, inode: inode}, nil
+}
+
+func (d *memDisk) Rename(from, to string) error {
+	if err := d.do("rename", to); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	inode := d.names[from]
+	if inode == nil {
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+	}
+	move := func(m map[string]*memInode) {
+		m[to] = inode
+		delete(m, from)
+	}
+	move(d.names)
+	d.moves = append(d.moves, move)
+	return nil
+}
+
+func (d *memDisk) Exists(path string) (bool, error) {
+	if err := d.do("exists", path); err != nil {
+		return false, err
+	}
+	return d.content(path) != nil, nil
+}
+
+func (d *memDisk) Remove(path string) error {
+	if err := d.do("remove", path); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names[path] == nil {
+		return &fs.PathError{Op: "remove", Path: path, Err: fs.ErrNotExist}
+	}
+	delete(d.names, path)
+	d.moves = append(d.moves, func(m map[string]*memInode) { delete(m, path) })
+	return nil
+}
+
+func (d *memDisk) SyncDir(dir string) error {
+	if err := d.do("syncdir", dir); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, move := range d.moves {
+		move(d.synced)
+	}
+	d.moves = nil
+	return nil
+}
+
+// memFile is an open file of a memDisk.
+type memFile struct {
+	d     *memDisk
+	inode *memInode
+	lock  string // the path that it locks; empty: none
+}
+
+func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
+	err := f.d.do("write", "")
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if errors.Is(err, errShort) {
+		b = b[:len(b)/2]
+	} else if err != nil {
+		return 0, err
+	}
+	f.inode.data = writeAt(f.inode.data, b, at)
+	f.inode.writes = append(f.inode.writes, memWrite{at, append([]byte{}, b...)})
+	return len(b), err
+}
+
+func (f *memFile) sync(op string) error {
+	// What was written before the call counts when it returns; what comes during it does not.
+	f.d.mu.Lock()
+	n := len(f.inode.writes)
+	f.d.mu.Unlock()
+	if err := f.d.do(op, ""); err != nil {
+		return err
+	}
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.d.crashed {
+		return errCrashed
+	}
+	for _, w := range f.inode.writes[:n] {
+		f.inode.synced = writeAt(f.inode.synced, w.bytes, w.at)
+	}
+	f.inode.writes = f.inode.writes[n:]
+	return nil
+}
+
+func (f *memFile) Sync() error     { return f.sync("sync") }
+func (f *memFile) Datasync() error { return f.sync("datasync") }
+
+func (f *memFile) Named(path string) (bool, error) {
+	if err := f.d.do("named", path); err != nil {
+		return false, err
+	}
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	return f.d.names[path] == f.inode, nil
+}
+
+func (f *memFile) Close() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.lock != "" && f.d.names[f.lock] == f.inode {
+		f.d.locked[f.lock] = false
+	}
+	return nil
+}
+
+// The disk is itself a thing to get wrong: it has to lose what was not synced, and keep what was.
+func TestMemDisk_crash(t *testing.T) {
+	lost, kept := 0, 0
+	for seed := range uint64(50) {
+		d := newMemDisk()
+		write := func(name, text string) LedgerFile {
+			f, err := d.Create(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt([]byte(text), 0); err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		f := write("a", "safe")
+		if err := errors.Join(f.Sync(), d.SyncDir(".")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("loss"), 4); err != nil {
+			t.Fatal(err)
+		}
+		write("b", "never synced")
+		after := d.crash(rand.New(rand.NewPCG(seed, 0)))
+		got := string(after.content("a"))
+		if !strings.HasPrefix(got, "safe") {
+			t.Fatalf("lost what was synced: %q", got)
+		}
+		if got == "safe" {
+			lost++
+		}
+		if got == "safeloss" {
+			kept++
+		}
+		if err := f.Sync(); !errors.Is(err, errCrashed) {
+			t.Fatalf("sync after the crash: %v", err)
+		}
+	}
+	if lost == 0 || kept == 0 {
+		t.Errorf("of 50 crashes %d lost and %d kept what was not synced; want some of each", lost, kept)
+	}
+}
+
+// failing returns a hook that fails the operations named in ops ("write rename"), and counts how often it did.
+func failing(ops string, err error, n *atomic.Int64) func(op, path string) error {
+	return func(op, path string) error {
+		if !slices.Contains(strings.Fields(ops), op) || filepath.Base(path) == lockName {
+			return nil
+		}
+		n.Add(1)
+		return fmt.Errorf("%s: %w", op, err)
+	}
+}
