@@ -1,0 +1,15 @@
+// Package elbsim is a local stand-in for the parts of AWS that an ELBv2 client on an EC2 host talks to: Elastic Load
+// Balancing v2 on the wire (awsQuery), the instance metadata service (IMDSv2), and load balancers that really forward.
+//
+// A target is identified by its id *and* its port, as in AWS: one instance may be registered many times.
+//
+// A Sim holds the whole account. It is reached three ways: as http.Handlers (Sim itself is the API, Sim.IMDS the
+// metadata service), through Listen, which serves both and the load balancers on sockets, or through Sim.HTTPClient,
+// which needs no socket. Time comes from package time alone, so that inside a synctest bubble, over HTTPClient, the
+// whole of AWS runs in fake time. Create the Sim inside the bubble.
+//
+// Where lives what: sim.go the account and its Go API; state.go target groups and the life of a target; health.go
+// health checks; api.go the way of one call; query.go and xml.go the wire; fault.go, throttle.go, policy.go and
+// record.go what may come between; imds.go the metadata service; balancer.go, forward.go and flow.go the load
+// balancers; admin.go the /_elbsim/ pages; file.go the configuration file; server.go the sockets.
+package elbsim

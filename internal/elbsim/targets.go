@@ -1,0 +1,327 @@
+package elbsim
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"berth/pkg/target"
+)
+
+// description is a TargetDescription of a call.
+type description struct {
+	id   string
+	port uint16 // 0: the group's
+	zone string
+}
+
+func descriptions(targets []target.Target) []description {
+	out := make([]description, len(targets))
+	for i, t := range targets {
+		out[i] = description{id: t.ID, port: t.Port}
+	}
+	return out
+}
+
+func (d description) key(g *group) target.Target {
+	return target.Target{ID: d.id, Port: cmp.Or(d.port, g.spec.Port)}
+}
+
+// decodeTargets reads the ARN and the targets that the three target calls share.
+func decodeTargets(f form, needTargets bool) (string, []description, *APIError) {
+	arn, err := decodeGroupARN(f)
+	if err != nil {
+		return "", nil, err
+	}
+	members, err := f.list("Targets")
+	if err != nil {
+		return "", nil, err
+	}
+	if needTargets && len(members) == 0 {
+		return "", nil, errMissing("Targets")
+	}
+	out := make([]description, len(members))
+	for i, m := range members {
+		if out[i].id, err = m.required("Id"); err != nil {
+			return "", nil, err
+		}
+		port, err := m.number("Port", 1, 65535)
+		if err != nil {
+			return "", nil, err
+		}
+		out[i].port = uint16(port) //nolint:gosec // checked just above
+		out[i].zone = m.text("AvailabilityZone")
+	}
+	return arn, out, nil
+}
+
+// decodeGroupARN reads TargetGroupArn and refuses what is no target group's ARN at all.
+func decodeGroupARN(f form) (string, *APIError) {
+	arn, err := f.required("TargetGroupArn")
+	if err != nil {
+		return "", err
+	}
+	return arn, checkGroupARN(arn)
+}
+
+func checkGroupARN(arn string) *APIError {
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "elasticloadbalancing" || !strings.HasPrefix(parts[5], "targetgroup/") {
+		return errValidation("'%s' is not a valid target group ARN", clip(arn))
+	}
+	return nil
+}
+
+// registerTargets is the call of that name.
+type registerTargets struct {
+	arn     string
+	targets []description
+}
+
+func decodeRegister(f form) (request, *APIError) {
+	arn, targets, err := decodeTargets(f, true)
+	return &registerTargets{arn, targets}, err
+}
+
+func (r *registerTargets) subject() subject {
+	return subject{groups: []string{r.arn}, targets: r.targets}
+}
+
+func (r *registerTargets) apply(s *Sim, now time.Time) (reply, *APIError) {
+	g := s.groups[r.arn]
+	if g == nil {
+		return nil, errGroupNotFound()
+	}
+	s.forget(g, now)
+	if q := s.cfg.Quotas.TargetsPerCall; q > 0 && len(r.targets) > q {
+		return nil, errValidation("1 validation error detected: Value at 'targets' failed to satisfy constraint: Member must have length less than or equal to %d", q)
+	}
+	valid, invalid := s.checkTargets(g, r.targets, now)
+	if invalid != nil && !s.cfg.Unverified.PartialRegister {
+		return nil, invalid
+	}
+	if err := s.checkQuotas(g, valid); err != nil {
+		return nil, err
+	}
+	for _, v := range valid {
+		s.register(g, v.key, v.zone, v.inst, now)
+	}
+	return noResult, invalid
+}
+
+// candidate is a target that may be registered.
+type candidate struct {
+	key  target.Target
+	zone string
+	inst *instance
+}
+
+// checkTargets sorts the targets of a call into valid ones and the error that the first kind of invalid ones causes.
+func (s *Sim) checkTargets(g *group, targets []description, now time.Time) ([]candidate, *APIError) {
+	var (
+		valid                                          []candidate
+		unknown, stopped, foreign, noAddress, draining []string
+	)
+	for _, d := range targets {
+		c := candidate{key: d.key(g), zone: d.zone}
+		if g.spec.Type == "ip" {
+			addr, err := netip.ParseAddr(d.id)
+			e := g.entries[c.key]
+			switch {
+			case err != nil || addr.Is4() != (g.spec.IPAddressType == "ipv4"):
+				noAddress = append(noAddress, d.id)
+			case s.cfg.Unverified.RefuseDrainingIP && e != nil && s.healthAt(e, now, now).State == StateDraining:
+				draining = append(draining, d.id)
+			default:
+				c.inst = s.byIP[d.id]
+				valid = append(valid, c)
+			}
+			continue
+		}
+		if !instanceID.MatchString(d.id) {
+			return nil, errValidation("Instance ID '%s' is not valid", clip(d.id))
+		}
+		c.inst = s.instances[d.id]
+		if c.inst == nil && s.cfg.AnyInstance {
+			c.inst = s.addInstance(Instance{ID: d.id, VPC: g.spec.VPC})
+		}
+		switch {
+		case c.inst == nil:
+			unknown = append(unknown, d.id)
+		case !c.inst.running():
+			stopped = append(stopped, d.id)
+		case c.inst.spec.VPC != g.spec.VPC:
+			foreign = append(foreign, d.id)
+		default:
+			valid = append(valid, c)
+		}
+	}
+	switch {
+	case unknown != nil:
+		return valid, errUnknownInstances(unknown)
+	case stopped != nil:
+		return valid, errNotRunning(stopped)
+	case foreign != nil:
+		return valid, errWrongVPC(g.spec.VPC, foreign)
+	case noAddress != nil:
+		return valid, errNotAddresses(noAddress)
+	case draining != nil:
+		return valid, errDraining(draining)
+	}
+	return valid, nil
+}
+
+// checkQuotas reports which quota the registration of these targets would exceed. A call that exceeds one registers
+// nothing.
+func (s *Sim) checkQuotas(g *group, targets []candidate) *APIError {
+	added := map[target.Target]bool{}
+	perID := map[string]int{}
+	for _, c := range targets {
+		if e := g.entries[c.key]; (e == nil || !e.removed.IsZero()) && !added[c.key] {
+			added[c.key] = true
+			perID[c.key.ID]++
+		}
+	}
+	if len(added) == 0 {
+		return nil
+	}
+	held := g.registered
+	if s.cfg.Unverified.DrainingCounts {
+		held = len(g.entries)
+	}
+	if q := s.cfg.Quotas.TargetsPerGroup; q > 0 && held+len(added) > q {
+		return errTooManyTargets(g, q)
+	}
+	q := s.cfg.Quotas.RegistrationsPerTarget
+	for _, c := range targets {
+		if q > 0 && c.inst != nil && s.registrations(c.inst, g)+perID[c.key.ID] > q {
+			return errTooManyRegistrations(c.key.ID, q)
+		}
+	}
+	return nil
+}
+
+// registrations counts an instance's registrations in groups that share a load balancer with g, g included.
+func (s *Sim) registrations(inst *instance, g *group) int {
+	if len(inst.entries) < s.cfg.Quotas.RegistrationsPerTarget/2 {
+		return 0 // far from the limit whatever the groups: not worth the count
+	}
+	n := 0
+	for e := range inst.entries {
+		if e.removed.IsZero() && (e.group == g || shareBalancer(e.group, g)) {
+			n++
+		}
+	}
+	return n
+}
+
+func shareBalancer(a, b *group) bool {
+	for arn := range a.users {
+		if arn != "" && b.users[arn] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// deregisterTargets is the call of that name. Targets that are not registered are no error, and nothing happens.
+type deregisterTargets struct {
+	arn     string
+	targets []description
+}
+
+func decodeDeregister(f form) (request, *APIError) {
+	arn, targets, err := decodeTargets(f, true)
+	return &deregisterTargets{arn, targets}, err
+}
+
+func (r *deregisterTargets) subject() subject {
+	return subject{groups: []string{r.arn}, targets: r.targets}
+}
+
+func (r *deregisterTargets) apply(s *Sim, now time.Time) (reply, *APIError) {
+	g := s.groups[r.arn]
+	if g == nil {
+		return nil, errGroupNotFound()
+	}
+	s.forget(g, now)
+	for _, d := range r.targets {
+		if e := g.entries[d.key(g)]; e != nil && e.removed.IsZero() {
+			s.advance(e, now)
+			s.remove(e, now)
+		}
+	}
+	return noResult, nil
+}
+
+// describeTargetHealth is the call of that name.
+type describeTargetHealth struct {
+	arn     string
+	targets []description
+}
+
+func decodeDescribeHealth(f form) (request, *APIError) {
+	arn, targets, err := decodeTargets(f, false)
+	return &describeTargetHealth{arn, targets}, err
+}
+
+func (r *describeTargetHealth) subject() subject {
+	return subject{groups: []string{r.arn}, targets: r.targets}
+}
+
+// healthRow is one TargetHealthDescription.
+type healthRow struct {
+	key       target.Target
+	zone      string
+	checkPort string
+	health    Health
+}
+
+func (r *describeTargetHealth) apply(s *Sim, now time.Time) (reply, *APIError) {
+	g := s.groups[r.arn]
+	if g == nil {
+		return nil, errGroupNotFound()
+	}
+	s.forget(g, now)
+	at := now.Add(-s.lags.Describe)
+	rows := make([]healthRow, 0, max(len(r.targets), len(g.entries)))
+	if len(r.targets) == 0 {
+		for key, e := range g.entries {
+			if h := s.healthAt(e, at, now); h.State != StateAbsent {
+				rows = append(rows, healthRow{key, e.zone, g.checkPort(key), h})
+			}
+		}
+		slices.SortFunc(rows, func(a, b healthRow) int { return a.key.Compare(b.key) })
+	}
+	for _, d := range r.targets {
+		row := healthRow{key: d.key(g), zone: d.zone}
+		if e := g.entries[row.key]; e != nil {
+			row.health, row.zone = s.healthAt(e, at, now), e.zone
+		}
+		row.checkPort = g.checkPort(row.key)
+		if row.health.State == StateAbsent {
+			row.health, row.checkPort = reasonUnregistered, ""
+			row.health.State = StateUnused
+		}
+		rows = append(rows, row)
+	}
+	return func(x *xmlWriter) {
+		xmlList(x, "TargetHealthDescriptions", rows, func(row healthRow) { row.write(x) })
+	}, nil
+}
+
+func (row healthRow) write(x *xmlWriter) {
+	x.optional("HealthCheckPort", row.checkPort)
+	x.in("TargetHealth", func() {
+		x.text("State", string(row.health.State))
+		x.optional("Reason", row.health.Reason)
+		x.optional("Description", row.health.Description)
+	})
+	x.in("Target", func() {
+		x.text("Id", row.key.ID)
+		x.number("Port", int(row.key.Port))
+		x.optional("AvailabilityZone", row.zone)
+	})
+}
