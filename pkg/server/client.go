@@ -32,6 +32,9 @@ func (e *APIError) Error() string {
 	return fmt.Sprintf("the agent answered %d %s: %s", e.Status, http.StatusText(e.Status), e.Message)
 }
 
+// answerTimeout is how long the agent may take to answer, beside the wait that was asked for. It reads its memory.
+const answerTimeout = 15 * time.Second
+
 // maxAnswer bounds what the client takes from whatever answers on the address: 16 MiB is some 30,000 rows.
 const maxAnswer = 16 << 20
 
@@ -103,7 +106,7 @@ func (c *Client) Status(ctx context.Context, q StatusQuery) (StatusV1, error) {
 		values.Set("after", q.After)
 		values.Set("timeout", wait.String())
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait+writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, wait+answerTimeout)
 	defer cancel()
 	var s StatusV1
 	if err := c.get(ctx, "/v1/status", values, &s); err != nil {

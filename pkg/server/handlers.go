@@ -22,7 +22,7 @@ func (s *Server) MonitoringHandler() http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{
 		ErrorLog:            promLog{s.log},
 		MaxRequestsInFlight: 8,
-		Timeout:             writeTimeout - time.Second,
+		Timeout:             s.limits.write * 9 / 10,
 	}))
 	mux.HandleFunc("GET /healthz", s.serveHealthz)
 	mux.HandleFunc("GET /readyz", s.serveReadyz)
@@ -105,7 +105,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		// The answer's own time begins after the wait. Where the deadline cannot be set there is no connection to cut.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + writeTimeout))
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + s.limits.write))
 		ctx, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()
 		s.awaitChange(ctx, after)

@@ -377,7 +377,7 @@ func (j *joiner) goingRow(g *registrar.GroupStatus, ts *registrar.TargetStatus) 
 	case ts.Phase == registrar.Removing:
 		row.State = Draining
 		row.Why = sentence(why, "it is deregistered, and the load balancer lets its open requests end")
-	case j.unknown(ts.Run):
+	case c == nil && j.unknown(ts.Run):
 		row.judge(ts)
 		row.Why = "its container has not been inspected since the agent started, so it stays as it was"
 	case g.Err != "":

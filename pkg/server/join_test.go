@@ -301,7 +301,7 @@ func TestJoin_properties(t *testing.T) {
 		if r != nil {
 			for _, g := range r.Groups {
 				for _, ts := range g.Targets {
-					if got, want := perTarget[ts.Target.String()], max(1, serving(d, ts)); got != want {
+					if got, want := perTarget[ts.Target.String()], max(1, served(d, ts)); got != want {
 						t.Errorf("target %s is in %d rows; want %d", ts.Target, got, want)
 					}
 				}
@@ -324,8 +324,8 @@ func rowKey(r Row) portKey {
 	return portKey{r.Group, r.Run.ID, r.Run.StartedAt.UnixNano(), r.ContainerPort}
 }
 
-// serving counts the wants of a target that discovery confirms or is silent about.
-func serving(d *discovery.Snapshot, ts registrar.TargetStatus) int {
+// served counts the wants of a target that discovery confirms or is silent about.
+func served(d *discovery.Snapshot, ts registrar.TargetStatus) int {
 	n := 0
 	for _, w := range ts.Wants {
 		var computed bool
@@ -371,14 +371,16 @@ func drawDiscovery(t *rapid.T) *discovery.Snapshot {
 	for range rapid.IntRange(0, 4).Draw(t, "decisions") {
 		c := decided(drawWant(t, rapid.SampledFrom([]string{"web", "api", "dns", ""}).Draw(t, "group")),
 			rapid.SampledFrom(verdicts).Draw(t, "verdict"), "because")
-		if rapid.Bool().Draw(t, "about the container") {
+		if c.Group == "" || rapid.Bool().Draw(t, "about the container") {
 			c.Port, c.Protocol = 0, target.TCP
 		}
 		if !wanted[keyOfDecision(&c)] {
 			d.Decisions = append(d.Decisions, c)
 		}
 	}
-	d.Unknown = rapid.SliceOf(rapid.SampledFrom([]string{runOf("a").ID, runOf("b").ID})).Draw(t, "unknown")
+	if rapid.Bool().Draw(t, "one not inspected") {
+		d.Unknown = []string{runOf("z").ID} // which therefore no want and no decision is about
+	}
 	return d
 }
 
@@ -415,6 +417,8 @@ func drawRegistrar(t *rapid.T) *registrar.Snapshot {
 			}
 			if rapid.Bool().Draw(t, "claimed") {
 				ts.Run = drawWant(t, "").Run
+			} else if rapid.Bool().Draw(t, "claimed by one not inspected") {
+				ts.Run = runOf("z")
 			}
 			g.Targets = append(g.Targets, ts)
 		}

@@ -44,10 +44,11 @@ func listenUnix(ctx context.Context, path, group string, log *zap.Logger) (net.L
 	fail := func(err error) (net.Listener, func(), error) {
 		return nil, nil, fmt.Errorf("listen on control socket %s: %w", path, err)
 	}
-	making := path + ".new"
-	if len(making) > maxSocketPath {
-		return fail(fmt.Errorf("the path is longer than %d bytes", maxSocketPath-len(".new")))
+	path = filepath.Clean(path)
+	if len(path) > maxSocketPath {
+		return fail(fmt.Errorf("the path is longer than %d bytes", maxSocketPath))
 	}
+	making := makingName(path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fail(err)
 	}
@@ -91,6 +92,16 @@ func listenUnix(ctx context.Context, path, group string, log *zap.Logger) (net.L
 		}
 	}
 	return l, cleanup, nil
+}
+
+// makingName is the hidden name beside path under which its socket is made: no longer than path, because the kernel
+// limits both.
+func makingName(path string) string {
+	dir, base := filepath.Split(path)
+	if base[0] == '.' {
+		return dir + "_" + base[1:]
+	}
+	return dir + "." + base[1:]
 }
 
 // checkVacant returns an error if path is something that must not be replaced.
@@ -143,9 +154,6 @@ const turnedAwayBody = `{"error":"too many clients are connected; try again"}` +
 var turnedAway = fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"+
 	"Connection: close\r\nContent-Length: %d\r\n\r\n%s", len(turnedAwayBody), turnedAwayBody)
 
-// maxTurning bounds how many connections are being told at once that there is no place; beyond that they are closed.
-const maxTurning = 32
-
 // gate is a listener that holds at most a fixed number of connections and turns the rest away with an answer,
 // instead of letting them wait without one.
 type gate struct {
@@ -154,8 +162,8 @@ type gate struct {
 	turning chan struct{}
 }
 
-func newGate(l net.Listener, limit int) *gate {
-	return &gate{Listener: l, slots: make(chan struct{}, limit), turning: make(chan struct{}, maxTurning)}
+func newGate(l net.Listener, lim limits) *gate {
+	return &gate{Listener: l, slots: make(chan struct{}, lim.conns), turning: make(chan struct{}, lim.turning)}
 }
 
 // Accept returns the next connection for which there is a place.

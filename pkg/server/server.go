@@ -17,21 +17,30 @@ import (
 	"berth/pkg/registrar"
 )
 
-// Limits on clients. What a client can make the agent hold is bounded by these, whoever it is.
-const (
-	maxConns       = 128              // a listener's connections; more are turned away with 503
-	maxLongPolls   = 64               // requests that wait for a change; more are answered 503
-	maxHeaderBytes = 16 << 10         // of a request
-	maxBodyBytes   = 64 << 10         // of a request
-	headerTimeout  = 5 * time.Second  // from the connection to the end of a request's header
-	readTimeout    = 10 * time.Second // to the end of its body
-	writeTimeout   = 15 * time.Second // of an answer; a client that never reads is cut
-	idleTimeout    = 30 * time.Second // between two requests
-	// shutdownGrace is how long answers under way are given when the agent ends.
-	shutdownGrace = time.Second
-	// MaxWait is the longest that a request may wait for a change (?after=).
-	MaxWait = 55 * time.Second
-)
+// MaxWait is the longest that a request may wait for a change (?after=).
+const MaxWait = 55 * time.Second
+
+// limits bound what a client can make the agent hold, whoever it is.
+type limits struct {
+	conns       int           // a listener's connections; more are turned away with 503
+	turning     int           // connections that are being turned away; more are closed
+	polls       int           // requests that wait for a change; more are answered 503
+	headerBytes int           // of a request
+	bodyBytes   int64         // of a request
+	header      time.Duration // from the connection to the end of a request's header
+	read        time.Duration // to the end of its body
+	write       time.Duration // of an answer: a client that never reads is cut
+	idle        time.Duration // between two requests
+	grace       time.Duration // for answers under way when the agent ends
+}
+
+func defaultLimits() limits {
+	return limits{
+		conns: 128, turning: 32, polls: 64, headerBytes: 16 << 10, bodyBytes: 64 << 10,
+		header: 5 * time.Second, read: 10 * time.Second, write: 15 * time.Second, idle: 30 * time.Second,
+		grace: time.Second,
+	}
+}
 
 // Config says where the server listens and what it shows. Every function may be called from any goroutine, must
 // return at once, and may be nil where its doc says so.
@@ -67,6 +76,7 @@ type Config struct {
 // Server serves the agent's HTTP endpoints.
 type Server struct {
 	cfg      Config
+	limits   limits
 	log      *zap.Logger
 	started  time.Time
 	follower *follower
@@ -87,13 +97,17 @@ type listener struct {
 // Listen opens every socket of the configuration and registers the metrics; it serves nothing before Run. An address
 // in use is an error here, so that a second agent ends before it has done anything. The caller must call Run or
 // Close.
-func Listen(ctx context.Context, cfg Config) (_ *Server, err error) {
+func Listen(ctx context.Context, cfg Config) (*Server, error) {
+	return listen(ctx, cfg, defaultLimits())
+}
+
+func listen(ctx context.Context, cfg Config, lim limits) (_ *Server, err error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log.Named("server"), started: time.Now(), follower: newFollower(cfg.Follow),
-		polls: make(chan struct{}, maxLongPolls), done: make(chan struct{}),
+		cfg: cfg, limits: lim, log: cfg.Log.Named("server"), started: time.Now(), follower: newFollower(cfg.Follow),
+		polls: make(chan struct{}, lim.polls), done: make(chan struct{}),
 	}
 	defer func() {
 		if err != nil {
@@ -118,7 +132,7 @@ func Listen(ctx context.Context, cfg Config) (_ *Server, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s.listeners = append(s.listeners, listener{newGate(l, maxConns), "control socket", s.StatusHandler(), cleanup})
+		s.listeners = append(s.listeners, listener{newGate(l, lim), "control socket", s.StatusHandler(), cleanup})
 	}
 	return s, nil
 }
@@ -129,7 +143,7 @@ func (s *Server) listenTCP(ctx context.Context, flag, addr string, h http.Handle
 	if err != nil {
 		return fmt.Errorf("listen on %s (%s): %w", addr, flag, explainListen(err))
 	}
-	s.listeners = append(s.listeners, listener{newGate(l, maxConns), flag, h, func() {}})
+	s.listeners = append(s.listeners, listener{newGate(l, s.limits), flag, h, func() {}})
 	return nil
 }
 
@@ -150,12 +164,12 @@ func (s *Server) Run(ctx context.Context) error {
 	servers := make([]*http.Server, 0, len(s.listeners))
 	for _, l := range s.listeners {
 		srv := &http.Server{
-			Handler:           http.MaxBytesHandler(l.handler, maxBodyBytes),
-			ReadHeaderTimeout: headerTimeout,
-			ReadTimeout:       readTimeout,
-			WriteTimeout:      writeTimeout,
-			IdleTimeout:       idleTimeout,
-			MaxHeaderBytes:    maxHeaderBytes,
+			Handler:           http.MaxBytesHandler(l.handler, s.limits.bodyBytes),
+			ReadHeaderTimeout: s.limits.header,
+			ReadTimeout:       s.limits.read,
+			WriteTimeout:      s.limits.write,
+			IdleTimeout:       s.limits.idle,
+			MaxHeaderBytes:    s.limits.headerBytes,
 			// A client's broken TLS or headers are its own affair.
 			ErrorLog: log.New(debugWriter{s.log}, "", 0),
 		}
@@ -174,7 +188,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	close(s.done)
 	s.follower.close()
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.grace)
 	defer cancel()
 	for _, srv := range servers {
 		if err := srv.Shutdown(grace); err != nil {

@@ -1,0 +1,150 @@
+package server
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+	"berth/pkg/target"
+)
+
+// agent stands for the rest of the process: what discovery and the registrar publish.
+type agent struct {
+	disc Latest[discovery.Snapshot]
+	reg  Latest[registrar.Snapshot]
+
+	mu        sync.Mutex // guards following
+	following map[string]int
+	host      Host
+	beat      time.Time
+}
+
+func (a *agent) config() Config {
+	return Config{
+		Build:     Build{Version: "1.2.3", Revision: "0123abc", GoVersion: "go1.26"},
+		Registry:  prometheus.NewRegistry(),
+		Discovery: a.disc.Get,
+		Registrar: a.reg.Get,
+		Follow:    a.follow,
+		Host:      func() Host { return a.host },
+		Loops:     []Loop{{Name: "watcher", Beat: func() time.Time { return a.beat }}},
+	}
+}
+
+func (a *agent) follow(keys []string) func() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.following == nil {
+		a.following = map[string]int{}
+	}
+	for _, k := range keys {
+		a.following[k]++
+	}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, k := range keys {
+			if a.following[k]--; a.following[k] == 0 {
+				delete(a.following, k)
+			}
+		}
+	}
+}
+
+func (a *agent) followed() map[string]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := map[string]int{}
+	for k, n := range a.following {
+		out[k] = n
+	}
+	return out
+}
+
+// well publishes a host with one healthy container.
+func (a *agent) well() {
+	w := wantOf("web", "web-1", 8080, 32768)
+	d := wants(w)
+	d.Generation = 1
+	d.Stream = discovery.Stream{Up: true, Since: t0, Engine: "28.5.2", APIVersion: "1.51"}
+	d.Decisions = []discovery.Decision{decided(w, discovery.Wanted, "its label names web")}
+	r := groups(okGroup(registrar.TargetStatus{
+		Target: at(32768), Phase: registrar.Registered, Health: "healthy", Since: t2, Wants: []target.Want{w}, Run: w.Run,
+	}))
+	r.Self = registrar.Self{InstanceID: instance, Region: "eu-central-1", Account: "123456789012"}
+	r.Groups[0].VerifiedAt = t2
+	a.host = Host{InstanceID: instance, Region: "eu-central-1"}
+	a.disc.Set(d)
+	a.reg.Set(r)
+}
+
+// unserved returns a server for its handlers alone.
+func unserved(t *testing.T, a *agent) *Server {
+	t.Helper()
+	s, err := Listen(t.Context(), a.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close(); s.follower.close() })
+	return s
+}
+
+// get asks a handler.
+func get(t *testing.T, h http.Handler, path string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, req)
+	return rec
+}
+
+// serving starts a server on loopback ports and a socket, and ends it with the test.
+func serving(t *testing.T, a *agent, lim limits) *Server {
+	t.Helper()
+	cfg := a.config()
+	cfg.Listen, cfg.StatusListen = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Socket = filepath.Join(t.TempDir(), "berth.sock")
+	s, err := listen(t.Context(), cfg, lim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: got %v; want nil after its context ended", err)
+		}
+	})
+	return s
+}
+
+// dial connects to a listener of a server and closes the connection with the test.
+func dial(t *testing.T, s *Server, name string) net.Conn {
+	t.Helper()
+	addr := s.Addr(name)
+	var d net.Dialer
+	path := addr.String()
+	if addr.Network() == "unix" {
+		path = s.cfg.Socket // the address is the name it was made under
+	}
+	conn, err := d.DialContext(t.Context(), addr.Network(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+	"berth/pkg/target"
+)
+
+func TestReadinessOf(t *testing.T) {
+	up := func() *discovery.Snapshot {
+		d := wants()
+		d.Stream.Up = true
+		return d
+	}
+	ready := func(g ...registrar.GroupStatus) *registrar.Snapshot {
+		r := groups(g...)
+		r.Self.InstanceID = instance
+		return r
+	}
+	with := func(change func(*registrar.GroupStatus)) registrar.GroupStatus {
+		g := okGroup()
+		change(&g)
+		return g
+	}
+	down := up()
+	down.Stream = discovery.Stream{Err: "dial unix /var/run/docker.sock: permission denied"}
+	two := up()
+	two.Wants["api"] = []target.Want{}
+
+	tests := map[string]struct {
+		h     Host
+		d     *discovery.Snapshot
+		r     *registrar.Snapshot
+		ready bool
+		text  string // part of the body
+	}{
+		"all well":             {Host{}, up(), ready(okGroup()), true, "[ok  ] target_group web: ok, 0 targets\nready\n"},
+		"nothing yet":          {Host{}, nil, nil, false, "[wait] docker: not reached yet"},
+		"docker down":          {Host{}, down, ready(okGroup()), false, "[wait] docker: the event stream is down: dial unix /var/run/docker.sock: permission denied (check that Docker runs"},
+		"no identity":          {Host{IdentityErr: "IMDS does not answer"}, up(), groups(okGroup()), false, "[wait] identity: IMDS does not answer"},
+		"identity of the host": {Host{InstanceID: instance}, up(), groups(okGroup()), true, "[ok  ] identity: " + instance},
+		"no credentials":       {Host{CredentialsErr: "no EC2 role"}, up(), ready(okGroup()), false, "[wait] credentials: no EC2 role (attach an instance profile"},
+		"not connected":        {Host{}, up(), &registrar.Snapshot{Self: registrar.Self{InstanceID: instance}}, false, "[wait] credentials: no call"},
+		"group not tried":      {Host{}, up(), ready(with(func(g *registrar.GroupStatus) { g.Tried = false; g.State = registrar.StateWaiting })), false, "[wait] target_group web: not tried yet"},
+		"group not tried, ok":  {Host{}, up(), ready(with(func(g *registrar.GroupStatus) { g.Tried = false })), false, "[wait] target_group web: not tried yet"},
+		"group not taken up":   {Host{}, two, ready(okGroup()), false, "[wait] target_group api: not tried yet"},
+		"group denied": {Host{}, up(), ready(with(func(g *registrar.GroupStatus) {
+			g.State, g.Err, g.Change, g.RetryAt = registrar.StateDenied, "AccessDenied", "attach the policy", t2
+		})), true, "[warn] target_group web: denied: AccessDenied, next attempt at 2026-11-22T10:02:00Z (attach the policy)\nready\n"},
+		"left group being cleaned up": {Host{}, up(), ready(okGroup(), with(func(g *registrar.GroupStatus) {
+			g.Keys, g.Name, g.Tried, g.State, g.Err = nil, "old", false, registrar.StateGone, "TargetGroupNotFound"
+		})), true, "[warn] target_group old: gone: TargetGroupNotFound"},
+		"left group without trouble": {Host{}, up(), ready(okGroup(), with(func(g *registrar.GroupStatus) { g.Keys, g.Name = nil, "old" })), true, "web: ok, 0 targets\nready"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := ReadinessOf(tt.h, tt.d, tt.r)
+			if got.Ready != tt.ready {
+				t.Errorf("ready: got %v; want %v", got.Ready, tt.ready)
+			}
+			if !strings.Contains(got.Text(), tt.text) {
+				t.Errorf("body:\n%s\nwant it to contain %q", got.Text(), tt.text)
+			}
+			if (got.Waiting() == "") != tt.ready {
+				t.Errorf("waiting: got %q with ready %v", got.Waiting(), tt.ready)
+			}
+		})
+	}
+}
+
+func TestAlive(t *testing.T) {
+	beat := func(at time.Time) func() time.Time { return func() time.Time { return at } }
+	tests := map[string]struct {
+		loops []Loop
+		now   time.Time
+		want  string
+	}{
+		"turning":         {[]Loop{{"watcher", beat(t1), 0}}, t1.Add(DefaultLoopWithin), ""},
+		"stuck":           {[]Loop{{"watcher", beat(t1), 0}, {"registrar", beat(t2), 0}}, t1.Add(31 * time.Second), "watcher has not turned for 31s"},
+		"its own time":    {[]Loop{{"notices", beat(t1), time.Hour}}, t1.Add(time.Minute), ""},
+		"never begun":     {[]Loop{{"watcher", beat(time.Time{}), 0}}, t0.Add(time.Minute), "watcher has not turned for 1m0s"},
+		"not begun yet":   {[]Loop{{"watcher", beat(time.Time{}), 0}}, t0.Add(time.Second), ""},
+		"several":         {[]Loop{{"a", beat(t0), 0}, {"b", beat(t0), 0}}, t1, "a has not turned for 1m0s; b has not turned for 1m0s"},
+		"nothing watched": {nil, t2, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			err := Alive(tt.loops, t0, tt.now)
+			if tt.want == "" {
+				if err != nil {
+					t.Errorf("got %v; want nil", err)
+				}
+				return
+			}
+			var stuck *StuckError
+			if !errors.As(err, &stuck) || err.Error() != tt.want {
+				t.Errorf("got %v; want %q", err, tt.want)
+			}
+		})
+	}
+}
