@@ -24,6 +24,7 @@ type agent struct {
 
 	mu        sync.Mutex // guards following
 	following map[string]int
+	taken     chan struct{} // gets a value when a group is followed; may be nil
 	host      Host
 	beat      time.Time
 }
@@ -48,6 +49,9 @@ func (a *agent) follow(keys []string) func() {
 	}
 	for _, k := range keys {
 		a.following[k]++
+	}
+	if a.taken != nil {
+		a.taken <- struct{}{}
 	}
 	return func() {
 		a.mu.Lock()

@@ -94,14 +94,14 @@ func listenUnix(ctx context.Context, path, group string, log *zap.Logger) (net.L
 	return l, cleanup, nil
 }
 
-// makingName is the hidden name beside path under which its socket is made: no longer than path, because the kernel
-// limits both.
+// makingName is the name beside path under which its socket is made: no longer than path, because the kernel limits
+// both.
 func makingName(path string) string {
 	dir, base := filepath.Split(path)
-	if base[0] == '.' {
-		return dir + "_" + base[1:]
+	if strings.HasPrefix(base, "_") {
+		return dir + "-" + base[1:]
 	}
-	return dir + "." + base[1:]
+	return dir + "_" + base[1:]
 }
 
 // checkVacant returns an error if path is something that must not be replaced.

@@ -1,0 +1,445 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// fetch asks a listener for a path over a connection of its own and returns the status and the body.
+func fetch(t *testing.T, s *Server, name, path string) (int, string) {
+	t.Helper()
+	return exchange(t, dial(t, s, name), "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+}
+
+// exchange sends a request as it is and reads the answer.
+func exchange(t *testing.T, conn net.Conn, request string) (int, string) {
+	t.Helper()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("read answer: %v", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("read answer: %v", err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestServer_everyListener(t *testing.T) {
+	a := agent{beat: time.Now()}
+	a.well()
+	s := serving(t, &a, defaultLimits())
+	for _, tt := range []struct {
+		listener, path, want string
+		code                 int
+	}{
+		{"--listen", "/metrics", "berth_targets_desired", 200},
+		{"--listen", "/readyz", "ready\n", 200},
+		{"--listen", "/healthz", "ok\n", 200},
+		{"--listen", "/v1/status", "", 404},
+		{"--status-listen", "/v1/status", `"api":"v1"`, 200},
+		{"--status-listen", "/", "<h1>berth", 200},
+		{"control socket", "/v1/status", `"api":"v1"`, 200},
+		{"control socket", "/readyz", "ready\n", 200},
+	} {
+		code, body := fetch(t, s, tt.listener, tt.path)
+		if code != tt.code || !strings.Contains(body, tt.want) {
+			t.Errorf("%s %s: got %d %s; want %d with %q", tt.listener, tt.path, code, body, tt.code, tt.want)
+		}
+	}
+	if s.Addr("no such") != nil {
+		t.Error("a listener that is not there has an address")
+	}
+}
+
+func TestListen_addressInUse(t *testing.T) {
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	for flag, set := range map[string]func(*Config, string){
+		"--listen":        func(c *Config, addr string) { c.Listen = addr },
+		"--status-listen": func(c *Config, addr string) { c.Listen, c.StatusListen = "127.0.0.1:0", addr },
+	} {
+		var a agent
+		cfg := a.config()
+		set(&cfg, taken.Addr().String())
+		s, err := Listen(t.Context(), cfg)
+		if err == nil {
+			s.Close()
+			t.Fatalf("%s: got no error", flag)
+		}
+		for _, want := range []string{flag, taken.Addr().String(), "another berth or another program has it"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %q; want it to contain %q", flag, err, want)
+			}
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%s: got %v; want it to wrap EADDRINUSE", flag, err)
+		}
+	}
+}
+
+func TestExplainListen(t *testing.T) {
+	for _, err := range []error{syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EACCES} {
+		if got := explainListen(err); !errors.Is(got, err) || got.Error() == err.Error() {
+			t.Errorf("%v: got %q; want what to do, and the cause", err, got)
+		}
+	}
+	if got := explainListen(syscall.EMFILE); !errors.Is(got, syscall.EMFILE) || got.Error() != syscall.EMFILE.Error() {
+		t.Errorf("another error: got %q; want it as it is", got)
+	}
+}
+
+func listenSocket(t *testing.T, path, group string) (*Server, error) {
+	t.Helper()
+	var a agent
+	cfg := a.config()
+	cfg.Socket, cfg.SocketGroup = path, group
+	return Listen(t.Context(), cfg)
+}
+
+func TestListen_socketRights(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run", "berth")
+	path := filepath.Join(dir, "berth.sock")
+	s, err := listenSocket(t, path, "no-such-group-here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := info.Mode(), fs.ModeSocket|0o660; got != want {
+		t.Errorf("mode: got %v; want %v", got, want)
+	}
+	s.Close()
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestListen_staleSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "berth.sock")
+	// What an agent that was killed leaves: a socket on which nobody listens.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	s, err := listenSocket(t, path, "")
+	if err != nil {
+		t.Fatalf("a stale socket is not replaced: %v", err)
+	}
+	defer s.Close()
+
+	second, err := listenSocket(t, path, "")
+	if err == nil {
+		second.Close()
+		t.Fatal("the socket of a running agent was taken over")
+	}
+	if !strings.Contains(err.Error(), "another agent answers") || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %q; want it to name the socket and the other agent", err)
+	}
+	if conn, err := net.Dial("unix", path); err != nil {
+		t.Errorf("the first agent's socket is gone: %v", err)
+	} else {
+		_ = conn.Close()
+	}
+}
+
+// An agent that ends late must not take its successor's socket away.
+func TestServer_Close_successor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "berth.sock")
+	first, err := listenSocket(t, path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = first.listeners[0].Close() // it does not answer any more, and has not cleaned up
+	second, err := listenSocket(t, path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	first.Close()
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the successor's socket: %v", err)
+	}
+}
+
+func TestListen_socketErrors(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	long := filepath.Join(dir, strings.Repeat("x", maxSocketPath))
+	for path, want := range map[string]string{
+		file:                          "a file that is no socket is in its place",
+		filepath.Join(file, "b.sock"): "not a directory",
+		long:                          "longer than 107 bytes",
+	} {
+		s, err := listenSocket(t, path, "")
+		if err == nil {
+			s.Close()
+			t.Errorf("%s: got no error", path)
+			continue
+		}
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %q; want it to contain %q", path, err, want)
+		}
+	}
+	if data, err := os.ReadFile(file); err != nil || string(data) != "precious" {
+		t.Errorf("the file in the way: got %q, %v; want it untouched", data, err)
+	}
+}
+
+// The kernel limits the name under which a socket is made as well as the one it gets.
+func TestMakingName(t *testing.T) {
+	for path, want := range map[string]string{
+		"/run/berth/berth.sock": "/run/berth/_erth.sock",
+		"/run/_berth.sock":      "/run/-berth.sock",
+		"/s":                    "/_",
+	} {
+		if got := makingName(path); got != want {
+			t.Errorf("%s: got %s; want %s", path, got, want)
+		}
+	}
+}
+
+func TestGiveToGroup(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "socket")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []string{"", "no-such-group-here"} {
+		if err := giveToGroup(file, group); err != nil {
+			t.Errorf("group %q: got %v; want nil", group, err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root may give a file to any group")
+	}
+	if err := giveToGroup(file, "daemon"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || stat.Gid != 1 {
+		t.Errorf("owner: got %+v; want group daemon (1)", info.Sys())
+	}
+}
+
+// A client that sends nothing, and one that never reads what it asked for, are cut; the others are served meanwhile.
+func TestServer_idleClients(t *testing.T) {
+	var a agent
+	a.well()
+	lim := defaultLimits()
+	lim.header, lim.read, lim.write = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+	s := serving(t, &a, lim)
+	for _, name := range []string{"--listen", "--status-listen", "control socket"} {
+		silent := dial(t, s, name)
+		if n, err := io.Copy(io.Discard, silent); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: a silent client got %d bytes, %v; want the end", name, n, err)
+		}
+		slow := dial(t, s, name)
+		if _, err := io.WriteString(slow, "GET / HTTP/1.1\r\nHost: localhost\r\nX-"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, slow); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: a slow client got %v; want the end", name, err)
+		}
+	}
+}
+
+// A client asks again and again and reads nothing: what it is owed does not pile up, and it is cut.
+func TestServer_clientNeverReads(t *testing.T) {
+	var a agent
+	a.well()
+	lim := defaultLimits()
+	lim.write = 50 * time.Millisecond
+	s := serving(t, &a, lim)
+	conn := dial(t, s, "control socket")
+	for {
+		// Writing blocks when the server has stopped reading, and fails once it has cut the connection.
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			break
+		}
+	}
+	if code, _ := fetch(t, s, "control socket", "/readyz"); code != http.StatusOK {
+		t.Errorf("another client: got %d; want 200", code)
+	}
+}
+
+func TestServer_tooManyClients(t *testing.T) {
+	var a agent
+	a.well()
+	lim := defaultLimits()
+	lim.conns, lim.turning, lim.header = 3, 1, time.Hour
+	s := serving(t, &a, lim)
+	var holders []net.Conn
+	for range lim.conns {
+		conn := dial(t, s, "control socket")
+		// An answer proves that the connection has its place.
+		if code, _ := exchange(t, conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); code == 0 {
+			t.Fatal("no answer")
+		}
+		holders = append(holders, conn)
+	}
+	code, body := fetch(t, s, "control socket", "/v1/status")
+	if code != http.StatusServiceUnavailable || body != turnedAwayBody {
+		t.Errorf("one too many: got %d %q; want 503 %q", code, body, turnedAwayBody)
+	}
+	_ = holders[0].Close()
+	for { // its place is free as soon as the server has seen that
+		if code, _ := fetch(t, s, "control socket", "/v1/status"); code == http.StatusOK {
+			break
+		}
+	}
+}
+
+func TestServer_nonsense(t *testing.T) {
+	var a agent
+	a.well()
+	core, logs := observer.New(zap.InfoLevel)
+	cfg := a.config()
+	cfg.StatusListen, cfg.Log = "127.0.0.1:0", zap.New(core)
+	s, err := Listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	for name, request := range map[string]string{
+		"no HTTP":    "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\r\n\r\n",
+		"no host":    "GET /v1/status HTTP/1.1\r\n\r\n",
+		"bad length": "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+	} {
+		if code, body := exchange(t, dial(t, s, "--status-listen"), request); code < 400 || code >= 500 {
+			t.Errorf("%s: got %d %s; want a 4xx", name, code, body)
+		}
+	}
+	// The server stops reading a header that is too big, so the client may see a reset instead of the answer.
+	big := dial(t, s, "--status-listen")
+	_, _ = io.WriteString(big, "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 256<<10)+"\r\n\r\n")
+	if answer, _ := io.ReadAll(big); strings.Contains(string(answer), `"api"`) {
+		t.Error("a header of 256 KiB was taken")
+	}
+	if code, _ := fetch(t, s, "--status-listen", "/v1/status"); code != http.StatusOK {
+		t.Errorf("afterwards: got %d; want 200", code)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: got %v", err)
+	}
+	if n := logs.FilterLevelExact(zap.ErrorLevel).Len() + logs.FilterLevelExact(zap.WarnLevel).Len(); n != 0 {
+		t.Errorf("clients' nonsense filled the log: %v", logs.All())
+	}
+}
+
+// A page on the web whose name points here must not read the status through somebody's browser.
+func TestServer_foreignName(t *testing.T) {
+	var a agent
+	a.well()
+	s := serving(t, &a, defaultLimits())
+	for host, want := range map[string]int{
+		"attacker.example": 403, "attacker.example:9798": 403, "localhost": 200, "localhost:9798": 200,
+		"127.0.0.1": 200, "127.0.0.1:9798": 200, "[::1]:9798": 200,
+	} {
+		code, body := exchange(t, dial(t, s, "--status-listen"),
+			"GET /v1/status HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+		if code != want {
+			t.Errorf("Host %s: got %d %s; want %d", host, code, body, want)
+		}
+	}
+	// Other hosts reach a monitoring listener under any name.
+	if code, _ := exchange(t, dial(t, s, "--listen"), "GET /readyz HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n"); code != 200 {
+		t.Errorf("/readyz under a name: got %d; want 200", code)
+	}
+}
+
+func TestLocalOnly_otherAddresses(t *testing.T) {
+	h := http.NotFoundHandler()
+	for _, addr := range []string{":9798", "10.0.0.7:9798", "status.example:9798"} {
+		rec := get(t, localOnly(addr, h), "http://anything.example/")
+		if rec.Code != http.StatusNotFound {
+			t.Errorf("%s: got %d; want the request to pass", addr, rec.Code)
+		}
+	}
+}
+
+// A listener that breaks ends Run with its error, and the others with it.
+func TestServer_Run_listenerBreaks(t *testing.T) {
+	var a agent
+	cfg := a.config()
+	cfg.Listen, cfg.StatusListen = "127.0.0.1:0", "127.0.0.1:0"
+	s, err := Listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.listeners[1].Close()
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--status-listen") {
+		t.Errorf("got %v; want an error that names the listener", err)
+	}
+}
+
+// Long polls do not hold the end of the agent up.
+func TestServer_Run_endsWithLongPoll(t *testing.T) {
+	a := agent{taken: make(chan struct{}, 1)}
+	a.well()
+	cfg := a.config()
+	cfg.Socket = filepath.Join(t.TempDir(), "berth.sock")
+	s, err := Listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	client := NewClient(cfg.Socket, "")
+	defer client.Close()
+	answer := make(chan error, 1)
+	go func() {
+		_, err := client.Status(context.WithoutCancel(ctx), StatusQuery{Follow: []string{"*"}, After: s.Status().Revision})
+		answer <- err
+	}()
+	<-a.taken // the poll has been taken in
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: got %v; want nil", err)
+	}
+	if err := <-answer; err != nil {
+		t.Errorf("the poll: got %v; want an answer", err)
+	}
+	if got := a.followed(); len(got) != 0 {
+		t.Errorf("still followed: %v", got)
+	}
+}
