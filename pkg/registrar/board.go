@@ -22,6 +22,7 @@ type environment struct {
 	metrics   *Metrics
 	log       *zap.Logger
 	bootID    string
+	started   time.Time
 	board     *board
 	followers *followers
 	census    *census

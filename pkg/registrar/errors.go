@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
@@ -169,6 +170,18 @@ type behaviour struct {
 	state      string        // of GroupStatus
 	first, max time.Duration // the hold doubles from first to max, each with full jitter above half; 0: the pacer alone waits
 	person     bool          // a person must act: logged as an error
+	// soonAtStart tries again every 5 to 10 s while the agent is young.
+	soonAtStart bool
+}
+
+// delay is how long a class of calls waits after that many failed attempts in a row. A target that is refused in the
+// agent's first two minutes is most likely an instance that is not yet running: it is tried again soon.
+func (b behaviour) delay(attempts int, uptime time.Duration) time.Duration {
+	wait := min(b.max, b.first<<min(attempts-1, 10))
+	if b.soonAtStart && uptime < 2*time.Minute {
+		wait = 10 * time.Second
+	}
+	return wait/2 + rand.N(wait/2+1)
 }
 
 // behaviours is the one table of what follows from each fault. docs/operations.md shows the same table.
@@ -179,7 +192,7 @@ var behaviours = map[Fault]behaviour{
 	FaultDenied:        {state: StateDenied, first: 30 * time.Second, max: 5 * time.Minute, person: true},
 	FaultGone:          {state: StateGone, first: 30 * time.Second, max: 5 * time.Minute, person: true},
 	FaultFull:          {state: StateFull, first: 30 * time.Second, max: 5 * time.Minute, person: true},
-	FaultInvalid:       {state: StateMisconfigured, first: 5 * time.Second, max: 5 * time.Minute, person: true},
+	FaultInvalid:       {state: StateMisconfigured, first: 5 * time.Second, max: 5 * time.Minute, person: true, soonAtStart: true},
 	FaultMisconfigured: {state: StateMisconfigured, first: time.Minute, max: 5 * time.Minute, person: true},
 }
 

@@ -68,8 +68,7 @@ func (f *finder) run(ctx context.Context) {
 		}
 		attempts++
 		b := behaviours[ce.Fault]
-		delay := min(b.max, b.first<<min(attempts-1, 10))
-		delay = delay/2 + rand.N(delay/2+1)
+		delay := b.delay(attempts, time.Since(f.env.started))
 		if last == nil || last.Fault != ce.Fault || last.Code != ce.Code {
 			fields := []zap.Field{zap.String("reference", f.ref.String()), zap.String("code", ce.Code), zap.Duration("delay", delay), zap.Error(ce)}
 			if b.person {

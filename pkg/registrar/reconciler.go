@@ -2,7 +2,6 @@ package registrar
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -58,6 +57,10 @@ type reconciler struct {
 	schedule  schedule
 	goneSince time.Time // the group was first found not to exist
 }
+
+// keepGone is how long the ledger keeps what was registered in a group that AWS says does not exist: it may have been
+// the wrong endpoint, or a role of another account, that said so.
+const keepGone = 24 * time.Hour
 
 func newReconciler(groupARN string, self Self, env *environment, entries []Entry) *reconciler {
 	r := &reconciler{
@@ -348,26 +351,21 @@ func (r *reconciler) attempted(remove, add []target.Target) bool {
 	return (len(remove) == 0 || r.trouble[ClassDeregister] != nil) && (len(add) == 0 || r.trouble[ClassRegister] != nil)
 }
 
-// finished reports whether the group has left the configuration and nothing of ours is left in it.
+// finished reports whether the group has left the configuration and nothing of ours is left in it. Where it has been
+// gone from AWS for a day nothing can be: the ledger forgets it.
 func (r *reconciler) finished() bool {
 	if r.in == nil || len(r.in.keys) > 0 {
 		return false
 	}
-	for t, s := range r.have {
+	if !r.goneSince.IsZero() && time.Since(r.goneSince) >= keepGone {
+		r.env.ledger.Note(r.arn, target.Sorted(r.have), Absent)
+		return true
+	}
+	for _, s := range r.have {
 		if s.Phase != Removing || !s.Settled || !s.DoubtUntil.IsZero() {
-			return r.expired(t)
+			return false
 		}
 	}
-	return true
-}
-
-// expired reports whether the group has been gone from AWS for a day: then nothing can be registered in it any more,
-// and the ledger may forget it.
-func (r *reconciler) expired(target.Target) bool {
-	if r.goneSince.IsZero() || time.Since(r.goneSince) < 24*time.Hour {
-		return false
-	}
-	r.env.ledger.Note(r.arn, target.Sorted(r.have), Absent)
 	return true
 }
 
@@ -375,10 +373,7 @@ func (r *reconciler) expired(target.Target) bool {
 func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
 	r.attempts[c]++
 	b := behaviours[ce.Fault]
-	if b.first > 0 {
-		wait := min(b.max, b.first<<min(r.attempts[c]-1, 10))
-		r.cond.Hold[c] = now.Add(wait/2 + rand.N(wait/2+1))
-	}
+	r.cond.Hold[c] = now.Add(b.delay(r.attempts[c], now.Sub(r.env.started)))
 	if ce.Fault == FaultGone {
 		if r.goneSince.IsZero() {
 			r.goneSince = now

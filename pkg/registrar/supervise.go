@@ -80,7 +80,7 @@ func New(connect Connect, ledger *Ledger, o Options) *Registrar {
 	}
 	o.Pacer.SetPeers(o.Peers)
 	r.env = &environment{
-		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID,
+		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID, started: time.Now(),
 		board: newBoard(), followers: &followers{count: map[string]int{}, pokes: map[*reconciler]bool{}},
 		census: &census{fixed: o.Peers},
 		calls:  &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: r.credentials},

@@ -22,7 +22,8 @@ func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []t
 	if ce != nil {
 		r.failed(ClassDeregister, ce, now)
 		if ce.Unknown {
-			r.update(targets, func(s *State) { s.DoubtUntil, s.WrittenAt = now.Add(doubt), now })
+			// They may be gone or not. Should one be wanted again, it is registered again.
+			r.update(targets, func(s *State) { s.Phase, s.DoubtUntil, s.WrittenAt = Intended, now.Add(doubt), now })
 		}
 		return
 	}
