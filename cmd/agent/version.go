@@ -1,0 +1,68 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"berth/pkg/server"
+)
+
+// date is the commit's, RFC 3339; set by the linker as version and revision are.
+var date string
+
+// versionV1 is what `berth version --json` prints.
+type versionV1 struct {
+	server.Build
+	Date     string `json:"date,omitempty"`
+	Platform string `json:"platform"`
+}
+
+// buildInfo says what runs: what the linker was told, else what the toolchain wrote into the binary.
+func buildInfo() server.Build {
+	b := server.Build{Version: version, Revision: revision, GoVersion: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				b.Revision = cmp.Or(b.Revision, s.Value[:min(12, len(s.Value))])
+			}
+		}
+	}
+	return b
+}
+
+func newVersionCommand(env *environment) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print what this is",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := versionV1{Build: buildInfo(), Date: date, Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			if asJSON {
+				return coded(json.NewEncoder(env.stdout).Encode(v))
+			}
+			_, err := fmt.Fprintln(env.stdout, v.line())
+			return coded(err)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// line is the version for people: "berth 1.2.3 (revision 0123abc of 2026-11-22T10:00:00Z, go1.26.8, linux/amd64)".
+func (v versionV1) line() string {
+	from := ""
+	if v.Revision != "" {
+		from = "revision " + v.Revision
+		if v.Date != "" {
+			from += " of " + v.Date
+		}
+		from += ", "
+	}
+	return fmt.Sprintf("berth %s (%s%s, %s)", v.Version, from, v.GoVersion, v.Platform)
+}

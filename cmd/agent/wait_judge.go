@@ -1,0 +1,208 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"berth/pkg/registrar"
+	"berth/pkg/server"
+)
+
+// outcome is where a container stands on its way to a goal.
+type outcome uint8
+
+const (
+	pending outcome = iota
+	reached
+	never
+)
+
+func (o outcome) String() string { return [...]string{"pending", "reached", "never"}[o] }
+
+// MarshalText writes the outcome's name.
+func (o outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// progress is what is known of one container while it is waited for.
+type progress struct {
+	Container string       `json:"container"` // as it was named on the command line
+	Outcome   outcome      `json:"outcome"`
+	Why       string       `json:"why"`
+	Change    string       `json:"change,omitempty"`
+	Rows      []server.Row `json:"rows"`
+
+	seen     bool      // the agent has known it
+	absentAt time.Time // since when it does not; zero while it does
+	// goneSeq is discovery's Seq at which nothing of the container was wanted any more; drained is not before its
+	// groups have acted on it.
+	goneSeq uint64
+}
+
+// sentence is why and what to change.
+func (p *progress) sentence() string {
+	if p.Change == "" {
+		return p.Why
+	}
+	return p.Why + "; " + p.Change
+}
+
+// judge brings the progress up to date. An empty group means all of them. Its error is about the name.
+func (p *progress) judge(s *server.StatusV1, g goal, group string) error {
+	p.Rows = []server.Row{}
+	names := map[string]string{}
+	for i := range s.Rows {
+		row := &s.Rows[i]
+		if !matches(row, p.Container) {
+			continue
+		}
+		names[row.Run.ID] = row.Run.String()
+		if group == "" || row.Group == group || row.Group == "" {
+			p.Rows = append(p.Rows, *row)
+		}
+	}
+	if len(names) > 1 && !slices.ContainsFunc(s.Rows, func(r server.Row) bool { return r.Run.Name == p.Container }) {
+		return &exitError{exitUsage, fmt.Errorf("%q is the beginning of several containers' ids; write more of it", p.Container)}
+	}
+	if len(p.Rows) == 0 {
+		p.absent(g, s.At)
+		return nil
+	}
+	p.seen, p.absentAt = true, time.Time{}
+	p.Change = ""
+	switch g {
+	case goalDrained:
+		p.judgeDrained(s)
+	case goalRegistered:
+		p.judgeServing(func(st server.State) bool { return st.AtLoadBalancer() })
+	case goalHealthy:
+		p.judgeServing(func(st server.State) bool { return st == server.Healthy })
+	}
+	return nil
+}
+
+// absent is the progress of a container that the agent does not know (any more).
+func (p *progress) absent(g goal, now time.Time) {
+	if p.seen && g == goalDrained {
+		p.Outcome, p.Why = reached, "it is gone, and so are its targets"
+		return
+	}
+	if p.absentAt.IsZero() {
+		p.absentAt = now
+	}
+	p.Outcome, p.Why, p.Change = pending, "the agent knows no such container yet", ""
+	if now.Sub(p.absentAt) >= absentGrace {
+		p.Outcome, p.Why, p.Change = never, "the agent knows no such container", "see: berth status --all, docker ps"
+		if p.seen {
+			p.Why = "the container is gone"
+		}
+	}
+}
+
+// judgeServing asks that every port be in a good state. Runs that are on their way out do not count beside a newer one.
+func (p *progress) judgeServing(good func(server.State) bool) {
+	rows := newestRun(p.Rows)
+	asking := slices.DeleteFunc(slices.Clone(rows), func(r server.Row) bool { return r.State == server.Ignored })
+	if len(asking) == 0 {
+		p.Outcome, p.Why = never, rows[0].Why
+		p.Change = cmp.Or(rows[0].Change, "label it (docker run -l berth.targets=GROUP ...) or write a rule")
+		return
+	}
+	p.Outcome, p.Why = reached, ""
+	for i := range asking {
+		r := &asking[i]
+		switch {
+		case r.State == server.Refused:
+			p.Outcome, p.Why, p.Change = never, describe(r), r.Change
+			return
+		case !good(r.State) && p.Outcome == reached:
+			p.Outcome, p.Why, p.Change = pending, describe(r), advice(r)
+		}
+	}
+	if p.Outcome == reached {
+		p.Why = fmt.Sprintf("%s in %s", asking[0].State, groupsOf(asking))
+	}
+}
+
+// judgeDrained asks that nothing of the container be wanted or known to a load balancer, and that its groups have acted
+// on that: a group that has not may be about to register it.
+func (p *progress) judgeDrained(s *server.StatusV1) {
+	for i := range p.Rows {
+		r := &p.Rows[i]
+		switch {
+		case r.State.Wanted():
+			p.goneSeq = 0
+			p.Outcome, p.Why, p.Change = pending, "nothing drains it: "+describe(r), "run: berth drain "+p.Container
+			return
+		case (r.State == server.Leaving || r.State == server.Draining) && r.Target.ID != "":
+			p.Outcome, p.Why, p.Change = pending, describe(r), r.Change
+			return
+		}
+	}
+	if p.goneSeq == 0 {
+		p.goneSeq = s.Seq
+	}
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		if len(g.Keys) == 0 || !concerns(p.Rows, g) || g.State != registrar.StateOK && g.Tried {
+			continue
+		}
+		if g.Seq < p.goneSeq {
+			p.Outcome, p.Why = pending, "target group "+g.Label()+" has not acted on it yet"
+			return
+		}
+	}
+	p.Outcome, p.Why = reached, "nothing of it is registered"
+}
+
+// concerns reports whether rows are about a group; a row without a group may be about any.
+func concerns(rows []server.Row, g *server.GroupV1) bool {
+	return slices.ContainsFunc(rows, func(r server.Row) bool {
+		return r.Group == "" || slices.Contains(g.Keys, r.Group)
+	})
+}
+
+// newestRun keeps the rows of the run that started last.
+func newestRun(rows []server.Row) []server.Row {
+	newest := slices.MaxFunc(rows, func(a, b server.Row) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) })
+	return slices.DeleteFunc(slices.Clone(rows), func(r server.Row) bool {
+		return !r.Run.StartedAt.Equal(newest.Run.StartedAt)
+	})
+}
+
+// describe says where a row stands: "unhealthy in web: its health checks get no answer in time (Target.Timeout)".
+func describe(r *server.Row) string {
+	where := ""
+	if r.Group != "" {
+		where = " in " + r.Group
+	}
+	reason := ""
+	if r.Reason != "" && !strings.Contains(r.Why, r.Reason) {
+		reason = " (" + r.Reason + ")"
+	}
+	return plain(fmt.Sprintf("%s%s: %s%s", r.State, where, r.Why, reason))
+}
+
+// advice is what to change. Where the load balancer cannot reach the port it names the ports that a security group must
+// let through: only this host knows them.
+func advice(r *server.Row) string {
+	if r.Reason != "Target.Timeout" && r.Reason != "Target.FailedHealthChecks" {
+		return r.Change
+	}
+	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	ports := strings.Fields(string(data))
+	if err != nil || len(ports) != 2 {
+		return r.Change
+	}
+	return fmt.Sprintf("%s (Docker picks ports %s to %s on this host)", r.Change, ports[0], ports[1])
+}
+
+func groupsOf(rows []server.Row) string {
+	var groups []string
+	for i := range rows {
+		groups = append(groups, cmp.Or(rows[i].Group, "-"))
+	}
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(groups))), ", ")
+}
