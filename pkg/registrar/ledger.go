@@ -235,7 +235,7 @@ func (l *Ledger) claimLocked(e Entry) uint64 {
 	}
 	old := l.records[r.key()]
 	if old != nil {
-		r.extra = old.extra.rewritten(old.Entry, e)
+		r.extra = old.extra.without(!old.Run.Same(e.Run), "phase", "run", "intended", "confirmed", "removed", "group", "facts")
 	}
 	// The disk need not be asked again for what it knows: that this host may have the target for this run.
 	known := old != nil && old.Phase != Removing && old.Run.Same(e.Run) && old.BootID == e.BootID &&
@@ -248,17 +248,6 @@ func (l *Ledger) claimLocked(e Entry) uint64 {
 		r.claimed, l.claimed = l.seq, l.seq
 	}
 	return r.claimed
-}
-
-// rewritten returns what is kept of x when e takes the place of old.
-func (x *extra) rewritten(old, e Entry) *extra {
-	if x == nil || old.Run.Same(e.Run) {
-		return x
-	}
-	kept := *x
-	kept.run = nil
-	kept.entry = slices.DeleteFunc(slices.Clone(kept.entry), func(m member) bool { return m.name == "run" })
-	return &kept
 }
 
 // await waits until need is on disk.
@@ -335,6 +324,7 @@ func (l *Ledger) Note(arn string, targets []target.Target, phase Phase) {
 		}
 		r := *old
 		r.Phase = phase
+		r.extra = old.extra.without(false, "phase", "confirmed", "removed")
 		switch phase {
 		case Registered:
 			r.Confirmed, r.Removed = now, time.Time{}

@@ -15,6 +15,7 @@ package registrar
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -51,8 +52,24 @@ type record struct {
 
 func (r *record) key() claim { return claim{r.Facts.ARN, r.Target} }
 
-// extra is what an entry has beyond what this version knows.
+// extra is what an entry has beyond what this version knows: members of the entry and of the objects in it. Those of
+// the entry include known ones in a form that is not known. It is never changed.
 type extra struct{ entry, run, group, facts []member }
+
+// without returns x less the entry's members of these names, and less the run's own if the run is another.
+func (x *extra) without(otherRun bool, names ...string) *extra {
+	if x == nil {
+		return nil
+	}
+	kept := *x
+	for _, name := range names {
+		kept.entry = dropMember(kept.entry, name)
+	}
+	if otherRun {
+		kept.run = nil
+	}
+	return &kept
+}
 
 // ledgerHeader is the first line of the file.
 type ledgerHeader struct {
@@ -314,9 +331,7 @@ func (d *ledgerDecoder) entry(value []byte) error {
 	})
 	if err == nil {
 		r.Facts.ARN = arn
-		if r.Phase != Registered && r.Phase != Removing {
-			r.Phase = Intended
-		}
+		r.Phase = cmp.Or(r.Phase, Intended) // it may be registered: that is all that is sure
 		err = r.check()
 	}
 	if err != nil {
@@ -328,21 +343,20 @@ func (d *ledgerDecoder) entry(value []byte) error {
 		return nil
 	}
 	d.complete(r)
-	if x.entry != nil || x.run != nil || x.group != nil || x.facts != nil {
+	if len(x.entry)+len(x.run)+len(x.group)+len(x.facts) > 0 {
 		r.extra = &x
 	}
 	d.content.records[r.key()] = r
 	return nil
 }
 
-// soft reads a member that is not frozen. What cannot be read, or is not known, is kept as it is.
+// soft reads a member that is not frozen. What cannot be read, or is not known, is kept as it is. Of two with one name
+// the last counts.
 func (d *ledgerDecoder) soft(r *record, x *extra, name, value []byte) error {
 	var err error
 	switch string(name) {
 	case "phase":
-		var phase string
-		phase, err = d.string(value)
-		r.Phase = Phase(phase)
+		r.Phase, err = d.phase(value)
 	case "run":
 		r.Run, x.run, err = d.run(value)
 	case "intended":
@@ -361,6 +375,7 @@ func (d *ledgerDecoder) soft(r *record, x *extra, name, value []byte) error {
 		err = errUnknown
 	}
 	if err == nil {
+		x.entry = dropMember(x.entry, string(name))
 		return nil
 	}
 	if !json.Valid(value) {
@@ -371,6 +386,18 @@ func (d *ledgerDecoder) soft(r *record, x *extra, name, value []byte) error {
 }
 
 var errUnknown = errors.New("unknown member")
+
+func (d *ledgerDecoder) phase(value []byte) (Phase, error) {
+	text, err := d.string(value)
+	switch p := Phase(text); {
+	case err != nil:
+		return "", err
+	case p != Intended && p != Registered && p != Removing:
+		return "", errUnknown
+	default:
+		return p, nil
+	}
+}
 
 func (d *ledgerDecoder) run(value []byte) (target.Run, []member, error) {
 	var run target.Run
@@ -400,7 +427,7 @@ func (d *ledgerDecoder) run(value []byte) (target.Run, []member, error) {
 
 // complete fills in what an older version did not write and the identity gives away.
 func (d *ledgerDecoder) complete(r *record) {
-	if r.Group.Key == "" && r.Group.ARN == "" && r.Group.Name == "" {
+	if r.Group == (Group{}) {
 		r.Group.ARN = r.Facts.ARN
 	}
 	if r.Facts.Name == "" {
@@ -457,6 +484,9 @@ func intern[T any](known map[string]interned[T], value []byte, names map[string]
 	if v.err = json.Unmarshal(value, &v.value); v.err == nil {
 		v.extra, v.err = unknownMembers(value, names)
 	}
+	if v.err != nil {
+		v = interned[T]{err: v.err}
+	}
 	if len(known) < 10_000 {
 		known[string(value)] = v
 	}
@@ -489,6 +519,16 @@ func unknownMembers(object []byte, names map[string]bool) ([]member, error) {
 		return nil
 	})
 	return out, err
+}
+
+// dropMember returns members less the one of that name. It does not change members.
+func dropMember(members []member, name string) []member {
+	for i := range members {
+		if members[i].name == name {
+			return slices.Concat(members[:i], members[i+1:])
+		}
+	}
+	return members
 }
 
 // setMember adds a member with a copy of value; of two with one name the last counts.
