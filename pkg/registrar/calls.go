@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -183,23 +182,10 @@ func factsOf(g types.TargetGroup) GroupFacts {
 
 // short names a group in messages by the part of its ARN that people know: "web-prod". What is no ARN stays as it is.
 func short(groupARN string) string {
-	if name := nameOf(groupARN); name != "" {
+	if name := arnName(groupARN); name != "" {
 		return name
 	}
 	return groupARN
-}
-
-// nameOf returns the group's name in arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID, or "".
-func nameOf(groupARN string) string {
-	a, err := arn.Parse(groupARN)
-	if err != nil {
-		return ""
-	}
-	parts := strings.Split(a.Resource, "/")
-	if len(parts) != 3 || parts[0] != "targetgroup" {
-		return ""
-	}
-	return parts[1]
 }
 
 // placeOf returns region and account of an ARN; both are empty where it is none.

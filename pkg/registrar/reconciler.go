@@ -312,9 +312,9 @@ func (r *reconciler) next(now time.Time) Step {
 	if r.in == nil {
 		return Step{}
 	}
-	if why, _ := r.in.facts.Unsupported(r.self); why != "" {
-		r.tried = true
-		return Step{}
+	if why, _ := r.in.facts.Unsupported(r.self); why != "" && len(r.in.keys) > 0 {
+		r.doneSeq, r.tried = r.in.seq, true
+		return Plan(r.want, r.have, r.cond, now) // nothing is wanted; what is ours goes
 	}
 	hold := r.cond.Hold[ClassDescribe]
 	if !r.schedule.looked && !r.schedule.failed && !hold.After(now) {

@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -33,6 +34,18 @@ type Options struct {
 	Peers int
 }
 
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Pacer == nil {
+		o.Pacer = NewPacer(o.Metrics.PacerInterval)
+	}
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 3*time.Second)
+	o.ReadTimeout = cmp.Or(o.ReadTimeout, 5*time.Second)
+	return o
+}
+
 // Registrar brings target groups to what is wanted. It supervises a finder for each reference of the configuration
 // and a reconciler for each group's ARN: two references to one group are one reconciler, and renaming a key makes no
 // call.
@@ -60,18 +73,7 @@ type Registrar struct {
 // New returns a registrar that keeps its record in ledger. It makes no call before Run, and none before the first
 // Apply.
 func New(connect Connect, ledger *Ledger, o Options) *Registrar {
-	if o.Log == nil {
-		o.Log = zap.NewNop()
-	}
-	if o.Pacer == nil {
-		o.Pacer = NewPacer(o.Metrics.PacerInterval)
-	}
-	if o.WriteTimeout == 0 {
-		o.WriteTimeout = 3 * time.Second
-	}
-	if o.ReadTimeout == 0 {
-		o.ReadTimeout = 5 * time.Second
-	}
+	o = o.withDefaults()
 	r := &Registrar{
 		connect: connect, wake: make(chan struct{}, 1),
 		finders: map[string]*finder{}, found: map[string]GroupFacts{}, missing: map[string]finding{},
@@ -336,7 +338,7 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 
 // mayBe reports whether one of the groups that were not found yet may be this one.
 func mayBe(groupARN string, unfound []Group) bool {
-	facts := GroupFacts{ARN: groupARN, Name: nameOf(groupARN)}
+	facts := GroupFacts{ARN: groupARN, Name: arnName(groupARN)}
 	return slices.ContainsFunc(unfound, func(g Group) bool { return g.reference().names(facts) })
 }
 

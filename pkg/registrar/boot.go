@@ -1,0 +1,89 @@
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/target"
+)
+
+// Stale returns the entries that another boot than bootID wrote and that are not known to be removed, in order: their
+// ports belong to nobody now, and Docker is about to give them to whoever comes first.
+func Stale(entries []Entry, bootID string) []Entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool { return e.BootID == bootID || e.Phase == Removing })
+}
+
+// RemoveStale deregisters these entries from the ledger alone: it asks neither Docker nor what is registered. It tries
+// until all are accepted or ctx ends, groups side by side, and returns how many were accepted and an error that names
+// what was not. A group that does not exist holds nothing.
+func RemoveStale(ctx context.Context, api API, ledger *Ledger, stale []Entry, o Options) (removed int, err error) {
+	o = o.withDefaults()
+	calls := &caller{api: api, metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: func(error) {}}
+	byARN := map[string][]target.Target{}
+	for _, e := range stale {
+		byARN[e.ARN()] = append(byARN[e.ARN()], e.Target)
+	}
+	var mu sync.Mutex // guards removed and errs
+	var errs []error
+	var groups sync.WaitGroup
+	for groupARN, targets := range byARN {
+		groups.Go(func() {
+			n, err := removeAll(ctx, calls, o, ledger, groupARN, targets)
+			mu.Lock()
+			defer mu.Unlock()
+			removed += n
+			if err != nil {
+				errs = append(errs, err)
+			}
+		})
+	}
+	groups.Wait()
+	return removed, errors.Join(errs...)
+}
+
+func removeAll(ctx context.Context, calls *caller, o Options, ledger *Ledger, groupARN string, targets []target.Target) (removed int, err error) {
+	attempts := 0
+	for len(targets) > 0 {
+		if ctx.Err() != nil {
+			return removed, errors.Join(err, fmt.Errorf("deregister %d targets from %s: %w", len(targets), short(groupARN), ctx.Err()))
+		}
+		permit := o.Pacer.Ask(ClassDeregister, attempts > 0)
+		select {
+		case <-ctx.Done():
+		case <-permit.Ready():
+		}
+		if ctx.Err() != nil {
+			permit.Drop()
+			continue
+		}
+		batch := targets[:min(len(targets), maxTargets)]
+		ce := calls.deregister(ctx, groupARN, batch)
+		permit.Done(outcome(ce))
+		if ce == nil || ce.Fault == FaultGone {
+			o.Log.Info("deregistered what an earlier boot had registered",
+				zap.String("target_group", short(groupARN)), zap.Stringers("targets", batch))
+			ledger.Note(groupARN, batch, Removing)
+			targets, removed = targets[len(batch):], removed+len(batch)
+			attempts, err = 0, nil
+			continue
+		}
+		attempts++
+		err = ce
+		b := behaviours[ce.Fault]
+		if b.person && ce.Fault != FaultCredentials {
+			return removed, fmt.Errorf("deregister %d targets: %w", len(targets), ce)
+		}
+		o.Log.Warn("call failed", zap.String("operation", opDeregister), zap.String("target_group", short(groupARN)), zap.Error(ce))
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(b.delay(attempts, time.Hour), 2*time.Second)):
+		}
+	}
+	return removed, nil
+}

@@ -1,0 +1,101 @@
+package registrar_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"berth/internal/elbsim"
+	"berth/pkg/registrar"
+	"berth/pkg/target"
+)
+
+// ledgerOf fills the world's ledger with registrations of another boot, and AWS with what they stand for.
+func (w *world) ledgerOf(bootID, group string, ports ...int) {
+	w.t.Helper()
+	for _, p := range ports {
+		x := target.Target{ID: instance, Port: uint16(p)}
+		w.ledger.Record([]registrar.Entry{{
+			Facts: registrar.GroupFacts{ARN: w.sim.GroupARN(group)}, Target: x, Run: run("before"),
+			Phase: registrar.Registered, BootID: bootID,
+		}})
+		if err := w.sim.Register(group, x); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func (w *world) removeStale(within time.Duration) (int, error) {
+	w.t.Helper()
+	api, _, err := w.connect(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	return registrar.RemoveStale(ctx, api, w.ledger, registrar.Stale(w.ledger.Entries(), boot), registrar.Options{})
+}
+
+func TestRemoveStale(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.foreign("web", 9)
+		w.ledgerOf("boot-0", "web", 1, 2)
+		w.ledgerOf("boot-0", "api", 3)
+		w.ledgerOf(boot, "api", 4)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "InternalFailure", TargetGroup: "api", Times: 2})
+		removed, err := w.removeStale(15 * time.Second)
+		if err != nil || removed != 3 {
+			t.Errorf("RemoveStale = %d, %v; want 3", removed, err)
+		}
+		w.registered("web", 9)
+		w.registered("api", 4)
+		w.foreignStands("web")
+		for _, c := range w.calls() {
+			if !strings.HasPrefix(c, "Deregister") {
+				t.Errorf("called %s; the ledger alone is asked", c)
+			}
+		}
+		if n, err := w.removeStale(time.Second); n != 0 || err != nil {
+			t.Errorf("a second time = %d, %v; want nothing to do", n, err)
+		}
+	}, web(), api())
+}
+
+// TestRemoveStale_inVain: AWS hangs: the rest of the boot does not.
+func TestRemoveStale_inVain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.ledgerOf("boot-0", "web", 1)
+		w.ledgerOf("boot-0", "api", 2)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultHang, TargetGroup: "web"})
+		begun := time.Now()
+		removed, err := w.removeStale(15 * time.Second)
+		if took := time.Since(begun); took > 18*time.Second {
+			t.Errorf("took %v; want no more than a call's deadline beyond 15 s", took)
+		}
+		if removed != 1 || err == nil || !strings.Contains(err.Error(), "deregister 1 targets from web") {
+			t.Errorf("RemoveStale = %d, %v; want the one of api, and an error that names web", removed, err)
+		}
+		if left := registrar.Stale(w.ledger.Entries(), boot); len(left) != 1 {
+			t.Errorf("ledger has %v left; want the one that failed, for the agent to remove", left)
+		}
+	}, web(), api())
+}
+
+// TestRegistrar_frozenFieldsAlone: an entry of which only the fields are known that all versions have is enough to
+// clean up.
+func TestRegistrar_frozenFieldsAlone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.ledgerOf(boot, "web", 1, 2)
+		w.ledgerOf(boot, "api", 3)
+		w.groups = w.groups[:1]
+		w.start()
+		w.want("web", 2)
+		w.after(2 * time.Minute)
+		w.registered("web", 2)
+		w.registered("api")
+		if writes := w.writes(); len(writes) != 2 {
+			t.Errorf("writes are %v; want one removal a group", writes)
+		}
+	}, web(), api())
+}
