@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -93,16 +94,34 @@ func plain(s string) string {
 	}, s)
 }
 
-// matches reports whether a row is of the container that ref names: by name, by id, or by the beginning of its id.
-func matches(row *server.Row, ref string) bool {
-	if row.Run.ID == "" {
-		return false
-	}
-	return row.Run.Name == strings.TrimPrefix(ref, "/") || (len(ref) >= minIDPrefix && strings.HasPrefix(row.Run.ID, ref))
-}
-
-// minIDPrefix is the shortest beginning of an id that is taken for one; below, names are likelier.
+// minIDPrefix is the shortest beginning of an id that is taken for one; what is shorter is a name.
 const minIDPrefix = 4
+
+// rowsOf returns the rows of the container that ref names: by name, else by id or the beginning of one. A name may be
+// that of several containers, when one has replaced another whose targets are still draining; a beginning that fits
+// several containers is an error.
+func rowsOf(rows []server.Row, ref string) ([]server.Row, error) {
+	var byName, byID []server.Row
+	ids := map[string]struct{}{}
+	for i := range rows {
+		id, name := rows[i].Run.ID, rows[i].Run.Name
+		if name != "" && name == strings.TrimPrefix(ref, "/") {
+			byName = append(byName, rows[i])
+		}
+		if len(ref) >= minIDPrefix && strings.HasPrefix(id, ref) {
+			byID = append(byID, rows[i])
+			ids[id] = struct{}{}
+		}
+	}
+	switch {
+	case len(byName) > 0:
+		return byName, nil
+	case len(ids) > 1:
+		return nil, exit(exitUsage, fmt.Errorf("%q is the beginning of %d containers' ids; write more of it", ref, len(ids)))
+	default:
+		return byID, nil
+	}
+}
 
 // interrupted turns the end of a command's context into the error to report: the user's own doing is none.
 func interrupted(ctx context.Context, err error) error {

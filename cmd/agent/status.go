@@ -136,13 +136,18 @@ func selectRows(s *server.StatusV1, refs []string) error {
 	if len(refs) == 0 {
 		return nil
 	}
+	kept := []server.Row{}
 	for _, ref := range refs {
-		if !slices.ContainsFunc(s.Rows, func(r server.Row) bool { return matches(&r, ref) }) {
+		rows, err := rowsOf(s.Rows, ref)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
 			return fmt.Errorf("the agent knows no container %q: see berth status --all, docker ps", ref)
 		}
+		kept = append(kept, rows...)
 	}
-	s.Rows = slices.DeleteFunc(s.Rows, func(r server.Row) bool {
-		return !slices.ContainsFunc(refs, func(ref string) bool { return matches(&r, ref) })
-	})
+	slices.SortFunc(kept, server.Row.Compare)
+	s.Rows = slices.CompactFunc(kept, func(a, b server.Row) bool { return a.Compare(b) == 0 })
 	return nil
 }

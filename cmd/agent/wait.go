@@ -94,7 +94,7 @@ func (c *waitCommand) run(ctx context.Context, refs []string) error {
 	}
 	c.said = map[string]string{}
 	for _, ref := range slices.Compact(slices.Sorted(slices.Values(refs))) {
-		c.containers = append(c.containers, &progress{Container: ref, Rows: []server.Row{}})
+		c.containers = append(c.containers, &progress{Container: ref, Outcome: pending, Rows: []server.Row{}})
 	}
 	client := c.agent.client(c.env.getenv)
 	defer client.Close()

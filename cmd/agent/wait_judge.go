@@ -13,18 +13,13 @@ import (
 )
 
 // outcome is where a container stands on its way to a goal.
-type outcome uint8
+type outcome string
 
 const (
-	pending outcome = iota
-	reached
-	never
+	pending outcome = "pending"
+	reached outcome = "reached"
+	never   outcome = "never"
 )
-
-func (o outcome) String() string { return [...]string{"pending", "reached", "never"}[o] }
-
-// MarshalText writes the outcome's name.
-func (o outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // progress is what is known of one container while it is waited for.
 type progress struct {
@@ -51,20 +46,15 @@ func (p *progress) sentence() string {
 
 // judge brings the progress up to date. An empty group means all of them. Its error is about the name.
 func (p *progress) judge(s *server.StatusV1, g goal, group string) error {
-	p.Rows = []server.Row{}
-	names := map[string]string{}
-	for i := range s.Rows {
-		row := &s.Rows[i]
-		if !matches(row, p.Container) {
-			continue
-		}
-		names[row.Run.ID] = row.Run.String()
-		if group == "" || row.Group == group || row.Group == "" {
-			p.Rows = append(p.Rows, *row)
-		}
+	rows, err := rowsOf(s.Rows, p.Container)
+	if err != nil {
+		return err
 	}
-	if len(names) > 1 && !slices.ContainsFunc(s.Rows, func(r server.Row) bool { return r.Run.Name == p.Container }) {
-		return &exitError{exitUsage, fmt.Errorf("%q is the beginning of several containers' ids; write more of it", p.Container)}
+	p.Rows = []server.Row{}
+	for _, row := range rows {
+		if group == "" || row.Group == group || row.Group == "" {
+			p.Rows = append(p.Rows, row)
+		}
 	}
 	if len(p.Rows) == 0 {
 		p.absent(g, s.At)

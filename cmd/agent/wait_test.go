@@ -1,0 +1,365 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+	"berth/pkg/server"
+	"berth/pkg/target"
+)
+
+func TestProgress_judge(t *testing.T) {
+	run := testRun("web-1")
+	older := run
+	older.StartedAt = run.StartedAt.Add(-time.Hour)
+	row := func(st server.State, change ...func(*server.Row)) server.Row {
+		r := server.Row{Run: run, Group: "web", ContainerPort: target.PortProto{Port: 8080}, State: st, Why: "because"}
+		for _, c := range change {
+			c(&r)
+		}
+		return r
+	}
+	at := func(r *server.Row) { r.Target = target.Target{ID: testInstance, Port: 32768} }
+	in := func(group string) func(*server.Row) { return func(r *server.Row) { r.Group = group } }
+	old := func(r *server.Row) { r.Run = older }
+	acted := server.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 5}
+	behind := server.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 4}
+	untried := server.GroupV1{Keys: []string{"web"}, State: registrar.StateWaiting}
+	denied := server.GroupV1{Keys: []string{"web"}, State: registrar.StateDenied, Tried: true}
+	elsewhere := server.GroupV1{Keys: []string{"api"}, State: registrar.StateOK, Tried: true, Seq: 1}
+
+	tests := map[string]struct {
+		goal   goal
+		group  string
+		rows   []server.Row
+		groups []server.GroupV1
+		want   outcome
+		why    string
+	}{
+		"registered":                      {goalRegistered, "", []server.Row{row(server.Initial, at)}, nil, reached, "initial in web"},
+		"registered, unhealthy":           {goalRegistered, "", []server.Row{row(server.Unhealthy, at)}, nil, reached, "unhealthy in web"},
+		"registering":                     {goalRegistered, "", []server.Row{row(server.Registering)}, nil, pending, "registering in web: because"},
+		"blocked may be unblocked":        {goalRegistered, "", []server.Row{row(server.Blocked)}, nil, pending, "blocked in web"},
+		"one of two":                      {goalRegistered, "", []server.Row{row(server.Healthy, at), row(server.NotYet, in("api"))}, nil, pending, "not_yet in api"},
+		"one of two, the other not asked": {goalRegistered, "web", []server.Row{row(server.Healthy, at), row(server.NotYet, in("api"))}, nil, reached, "healthy in web"},
+		"refused":                         {goalRegistered, "", []server.Row{row(server.Registering), row(server.Refused, in("api"))}, nil, never, "refused in api"},
+		"ignored":                         {goalHealthy, "", []server.Row{row(server.Ignored, in(""))}, nil, never, "because"},
+		"ignored in one":                  {goalHealthy, "", []server.Row{row(server.Healthy, at), row(server.Ignored, in("api"))}, nil, reached, "healthy in web"},
+		"healthy":                         {goalHealthy, "", []server.Row{row(server.Healthy, at)}, nil, reached, "healthy in web"},
+		"healthy in two":                  {goalHealthy, "", []server.Row{row(server.Healthy, at), row(server.Healthy, at, in("api"))}, nil, reached, "healthy in api, web"},
+		"initial is not healthy":          {goalHealthy, "", []server.Row{row(server.Initial, at)}, nil, pending, "initial in web"},
+		"the old run drains":              {goalHealthy, "", []server.Row{row(server.Draining, at, old), row(server.Healthy, at)}, nil, reached, "healthy in web"},
+		"drained by hand":                 {goalHealthy, "", []server.Row{row(server.Drained)}, nil, pending, "drained in web"},
+		"group of a whole":                {goalHealthy, "web", []server.Row{row(server.Refused, in(""))}, nil, never, "refused: because"},
+
+		"still wanted":             {goalDrained, "", []server.Row{row(server.Healthy, at)}, []server.GroupV1{acted}, pending, "nothing drains it"},
+		"leaving":                  {goalDrained, "", []server.Row{row(server.Leaving, at)}, []server.GroupV1{acted}, pending, "leaving in web"},
+		"draining":                 {goalDrained, "", []server.Row{row(server.Draining, at)}, []server.GroupV1{acted}, pending, "draining in web"},
+		"drained":                  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted}, reached, "nothing of it"},
+		"stopped and gone":         {goalDrained, "", []server.Row{row(server.Leaving)}, []server.GroupV1{acted}, reached, "nothing of it"},
+		"not acted on":             {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{behind}, pending, "web has not acted"},
+		"not tried":                {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{untried}, pending, "web has not acted"},
+		"a group that cannot act":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{denied}, reached, "nothing of it"},
+		"another group is behind":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, elsewhere}, reached, "nothing of it"},
+		"no group named, one late": {goalDrained, "", []server.Row{row(server.Drained, in(""))}, []server.GroupV1{acted, elsewhere}, pending, "api has not acted"},
+		"the old run still drains": {goalDrained, "", []server.Row{row(server.Drained), row(server.Draining, at, old)}, []server.GroupV1{acted}, pending, "draining"},
+		"never in a group":         {goalDrained, "", []server.Row{row(server.Ignored, in(""))}, []server.GroupV1{acted}, reached, "nothing of it"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			p := &progress{Container: "web-1"}
+			other := row(server.Refused)
+			other.Run = testRun("web-number-two")
+			s := &server.StatusV1{At: testStart, Seq: 5, Rows: append(tt.rows, other), Groups: tt.groups}
+			if err := p.judge(s, tt.goal, tt.group); err != nil {
+				t.Fatal(err)
+			}
+			if p.Outcome != tt.want || !strings.Contains(p.Why, tt.why) {
+				t.Errorf("got %v, %q; want %v, %q", p.Outcome, p.Why, tt.want, tt.why)
+			}
+		})
+	}
+}
+
+// Seq goes on while a group catches up: it need not catch up with what came after.
+func TestProgress_judge_drainedSeq(t *testing.T) {
+	p := &progress{Container: "web-1"}
+	see := func(seq, groupSeq uint64, st server.State) outcome {
+		err := p.judge(&server.StatusV1{
+			Seq: seq, Rows: []server.Row{{Run: testRun("web-1"), Group: "web", State: st}},
+			Groups: []server.GroupV1{{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: groupSeq}},
+		}, goalDrained, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Outcome
+	}
+	for i, step := range []struct {
+		seq, groupSeq uint64
+		state         server.State
+		want          outcome
+	}{
+		{5, 4, server.Drained, pending},
+		{9, 4, server.Drained, pending},
+		{10, 9, server.Healthy, pending}, // undrained meanwhile
+		{11, 9, server.Drained, pending},
+		{20, 11, server.Drained, reached},
+	} {
+		if got := see(step.seq, step.groupSeq, step.state); got != step.want {
+			t.Errorf("step %d: got %v; want %v", i, got, step.want)
+		}
+	}
+}
+
+func TestProgress_judge_absent(t *testing.T) {
+	now := testStart
+	there := []server.Row{{Run: testRun("web-1"), Group: "web", State: server.Registering}}
+	see := func(p *progress, g goal, rows []server.Row, after time.Duration) outcome {
+		now = now.Add(after)
+		if err := p.judge(&server.StatusV1{At: now, Rows: rows}, g, ""); err != nil {
+			t.Fatal(err)
+		}
+		return p.Outcome
+	}
+	p := &progress{Container: "web-1"}
+	for i, step := range []struct {
+		rows  []server.Row
+		after time.Duration
+		want  outcome
+	}{
+		{nil, 0, pending}, {nil, absentGrace - 1, pending}, {there, 1, pending},
+		{nil, time.Hour, pending}, {nil, absentGrace - 1, pending}, {nil, 1, never},
+	} {
+		if got := see(p, goalHealthy, step.rows, step.after); got != step.want {
+			t.Errorf("step %d: got %v, %q; want %v", i, got, p.Why, step.want)
+		}
+	}
+	if !strings.Contains(p.Why, "is gone") {
+		t.Errorf("got %q; want that it is gone", p.Why)
+	}
+
+	p = &progress{Container: "web-1"}
+	see(p, goalDrained, there, 0)
+	if got := see(p, goalDrained, nil, 0); got != reached {
+		t.Errorf("seen, then removed: got %v; want drained", got)
+	}
+	p = &progress{Container: "typo"}
+	see(p, goalDrained, there, 0)
+	if got := see(p, goalDrained, there, absentGrace); got != never {
+		t.Errorf("never seen: got %v; want never: a typo is not drained", got)
+	}
+}
+
+func TestProgress_judge_ambiguous(t *testing.T) {
+	a, b := testRun("a"), testRun("b")
+	a.ID, b.ID = "abcd1"+strings.Repeat("0", 59), "abcd2"+strings.Repeat("0", 59)
+	s := &server.StatusV1{Rows: []server.Row{{Run: a, State: server.Healthy}, {Run: b, State: server.Healthy}}}
+	var coded *exitError
+	if err := (&progress{Container: "abcd"}).judge(s, goalHealthy, ""); !errors.As(err, &coded) || coded.code != exitUsage {
+		t.Errorf("got %v; want exit code %d", err, exitUsage)
+	}
+	if err := (&progress{Container: "abcd1"}).judge(s, goalHealthy, ""); err != nil {
+		t.Errorf("more of it: got %v; want nil", err)
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	r := &server.Row{Reason: "Target.Timeout", Change: "open the security group"}
+	if _, err := os.Stat("/proc/sys/net/ipv4/ip_local_port_range"); err != nil {
+		t.Skip("no /proc here")
+	}
+	if got := advice(r); !strings.HasPrefix(got, r.Change+" (Docker picks ports ") {
+		t.Errorf("got %q; want the range of this host", got)
+	}
+	r.Reason = "Target.ResponseCodeMismatch"
+	if got := advice(r); got != r.Change {
+		t.Errorf("got %q; want no range where it is not the trouble", got)
+	}
+}
+
+func TestWait_reached(t *testing.T) {
+	a := newShownAgent(t)
+	w := testWant("web-1", 32768)
+	a.show(1, []target.Want{w}, nil, registered(w, "initial", "Elb.InitialHealthChecking"))
+	go func() {
+		<-a.asked // it waits, and follows
+		a.show(2, []target.Want{w}, nil, registered(w, "healthy", ""))
+	}()
+	code, out, stderr := a.run(t.Context(), "wait", "web-1", "--for", "healthy")
+	if code != 0 || out != "web-1: healthy in web\n" {
+		t.Errorf("got %d %q; want 0", code, out)
+	}
+	if want := "web-1: initial in web: the load balancer is running its first health checks"; !strings.Contains(stderr, want) {
+		t.Errorf("progress: got %q; want it to contain %q", stderr, want)
+	}
+}
+
+func TestWait_several(t *testing.T) {
+	a := newShownAgent(t)
+	one, two := testWant("web-1", 32768), testWant("web-10", 32769)
+	a.show(1, []target.Want{one, two}, nil, registered(one, "healthy", ""), registered(two, "initial", ""))
+	code, out, _ := a.run(t.Context(), "wait", "web-1", "web-10", "web-1", "--for", "registered", "--json")
+	var got waitResult
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 || !got.Reached || got.For != goalRegistered {
+		t.Fatalf("got %d %s, %v; want reached", code, out, err)
+	}
+	if len(got.Containers) != 2 || got.Containers[1].Outcome != reached || len(got.Containers[1].Rows) != 1 {
+		t.Errorf("got %+v; want both, once", got.Containers)
+	}
+}
+
+func TestWait_timeout(t *testing.T) {
+	a := newShownAgent(t)
+	w := testWant("web-1", 32768)
+	a.show(1, []target.Want{w}, nil, registered(w, "unhealthy", "Target.Timeout"))
+	code, out, stderr := a.run(t.Context(), "wait", "web-1", "--timeout", "50ms", "--json")
+	if code != exitFailure {
+		t.Errorf("got %d; want %d", code, exitFailure)
+	}
+	for _, want := range []string{"not healthy after 50ms", "Target.Timeout", "security group"} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("got %q; want it to contain %q", stderr, want)
+		}
+	}
+	var got waitResult
+	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Reached || got.Containers[0].Outcome != pending {
+		t.Errorf("--json: got %s, %v", out, err)
+	}
+}
+
+func TestWait_never(t *testing.T) {
+	a := newShownAgent(t)
+	w := testWant("web-1", 32768)
+	a.show(1, nil, []discovery.Decision{decide(w, discovery.Refused, "its port is bound to 127.0.0.1 alone", "publish it with -p 8080")})
+	code, out, stderr := a.run(t.Context(), "wait", "web-1")
+	if code != exitNever || out != "" || !strings.Contains(stderr, "can never be healthy: refused in web: its port is bound to 127.0.0.1 alone; publish it") {
+		t.Errorf("got %d %q %q; want %d and why", code, out, stderr, exitNever)
+	}
+}
+
+func TestWait_drained(t *testing.T) {
+	a := newShownAgent(t)
+	w := testWant("web-1", 32768)
+	drained := []discovery.Decision{decide(w, discovery.Drained, "root drained it", "")}
+	leaving := registered(w, "draining", "")
+	leaving.Phase, leaving.Wants = registrar.Removing, nil
+	a.show(1, nil, drained, leaving)
+	go func() {
+		<-a.asked
+		a.show(2, nil, drained)
+	}()
+	code, out, stderr := a.run(t.Context(), "wait", "web-1", "--for=drained")
+	if code != 0 || out != "web-1: nothing of it is registered\n" || !strings.Contains(stderr, "draining in web: root drained it; ") {
+		t.Errorf("got %d %q %q; want 0", code, out, stderr)
+	}
+}
+
+func TestWait_usage(t *testing.T) {
+	for name, args := range map[string][]string{
+		"no container": {"wait"}, "goal": {"wait", "x", "--for", "happy"},
+		"timeout": {"wait", "x", "--timeout", "0s"}, "duration": {"wait", "x", "--timeout", "soon"},
+	} {
+		if code, _, stderr := runCommand(t.Context(), nil, args...); code != exitUsage || stderr == "" {
+			t.Errorf("%s: got %d %q; want %d", name, code, stderr, exitUsage)
+		}
+	}
+}
+
+func TestWait_interrupted(t *testing.T) {
+	a := newShownAgent(t)
+	w := testWant("web-1", 32768)
+	a.show(1, []target.Want{w}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-a.asked
+		cancel()
+	}()
+	code, _, stderr := a.run(ctx, "wait", "web-1")
+	if code != exitFailure || !strings.Contains(stderr, "interrupted") {
+		t.Errorf("got %d %q; want %d", code, stderr, exitFailure)
+	}
+}
+
+// The agent is upgraded while somebody waits: waiting goes on.
+func TestWait_agentRestarts(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "berth.sock")
+	w := testWant("web-1", 32768)
+	begin := func(health string) (*shownAgent, func()) {
+		a := &shownAgent{followed: map[string]bool{}, asked: make(chan struct{}, 100), socket: socket}
+		a.show(1, []target.Want{w}, nil, registered(w, health, ""))
+		s, err := server.Listen(t.Context(), server.Config{
+			Socket: socket, Registry: prometheus.NewRegistry(), Discovery: a.disc.Get, Registrar: a.reg.Get,
+			Follow: func([]string) func() { a.asked <- struct{}{}; return func() {} },
+		})
+		if err != nil {
+			t.Error(err)
+			return a, func() {}
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		return a, func() { cancel(); <-ended }
+	}
+	first, end := begin("initial")
+	done := make(chan func(), 1)
+	go func() {
+		<-first.asked
+		end()
+		_, end := begin("healthy")
+		done <- end
+	}()
+	code, out, stderr := first.run(t.Context(), "wait", "web-1")
+	(<-done)()
+	if code != 0 || out != "web-1: healthy in web\n" {
+		t.Errorf("got %d %q %q; want 0", code, out, stderr)
+	}
+}
+
+// On a terminal progress is one line, not wider than the terminal, that is gone in the end.
+func TestWaitCommand_say_terminal(t *testing.T) {
+	master, tty := terminal(t, 40)
+	c := &waitCommand{env: &environment{stderr: tty, getenv: func(string) string { return "" }}, said: map[string]string{}}
+	c.say("web-1", strings.Repeat("long ", 30), time.Now().Add(time.Minute))
+	c.clear()
+	buf := make([]byte, 4096)
+	n, err := master.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := bytes.Cut(buf[:n], []byte("\r"))
+	if len(line) != 39 || !bytes.HasPrefix(line, []byte("web-1: long")) {
+		t.Errorf("got %q; want one line of 39 columns", line)
+	}
+}
+
+func TestWaitCommand_say_oncePerChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		c := &waitCommand{env: &environment{stderr: &out, getenv: func(string) string { return "" }}, said: map[string]string{}}
+		for _, what := range []string{"a", "a", "b", "b", "a"} {
+			c.say("web-1", what, time.Now())
+		}
+		if want := "web-1: a\nweb-1: b\nweb-1: a\n"; out.String() != want {
+			t.Errorf("got %q; want %q", out.String(), want)
+		}
+	})
+}
+
+func TestBusy(t *testing.T) {
+	if !busy(fmt.Errorf("ask: %w", &server.APIError{Status: 503})) || busy(&server.APIError{Status: 400}) || busy(errors.New("x")) {
+		t.Error("busy is for 503 alone")
+	}
+}
