@@ -90,7 +90,7 @@ func (e *Engine) RunAll(t testing.TB, specs ...Spec) []*Container {
 func (e *Engine) CreateNetwork(t testing.TB) string {
 	t.Helper()
 	name := Unique("berth-test")
-	options := network.CreateOptions{Labels: map[string]string{LabelOwner: ownerID(), LabelTest: t.Name()}}
+	options := network.CreateOptions{Labels: map[string]string{LabelOwner: Owner(), LabelTest: t.Name()}}
 	if e.bridges != "" {
 		options.Options = map[string]string{"com.docker.network.bridge.name": e.bridges + Suffix()}
 	}
@@ -159,7 +159,7 @@ func (e *Engine) create(t testing.TB, spec Spec) (*Container, error) {
 }
 
 func (s Spec) config(name, test string) (*container.Config, *container.HostConfig, error) {
-	labels := map[string]string{LabelOwner: ownerID(), LabelTest: test}
+	labels := map[string]string{LabelOwner: Owner(), LabelTest: test}
 	maps.Copy(labels, s.Labels)
 	config := &container.Config{
 		Image:      s.Image,

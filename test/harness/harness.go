@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +28,7 @@ import (
 
 // The labels of all that the harness makes.
 const (
-	// LabelOwner holds the owner (see ownerID) of a container or network.
+	// LabelOwner holds the owner (see Owner) of a container or network.
 	LabelOwner = "berth-test.owner"
 	// LabelTest holds the name of the test that made it.
 	LabelTest = "berth-test.test"
@@ -112,25 +113,33 @@ var moduleRoot = sync.OnceValues(func() (string, error) {
 
 // Build compiles a package of this module ("./test/web") and returns the executable's bytes.
 func Build(pkg string, args, env []string) ([]byte, error) {
-	root, err := moduleRoot()
-	if err != nil {
-		return nil, err
-	}
 	dir, err := os.MkdirTemp("", "berth-build-")
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", pkg, err)
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "out")
-	build := exec.Command("go", append(append([]string{"build", "-buildvcs=false", "-o", out}, args...), pkg)...)
-	build.Dir = root
-	build.Env = append(os.Environ(), env...)
-	if output, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build %s: %w\n%s", pkg, err, output)
+	if err := BuildTo(out, pkg, args, env); err != nil {
+		return nil, err
 	}
 	binary, err := os.ReadFile(out)
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", pkg, err)
 	}
 	return binary, nil
+}
+
+// BuildTo compiles a package of this module into a file, with further arguments of go build and variables.
+func BuildTo(out, pkg string, args, env []string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	build := exec.Command("go", slices.Concat([]string{"build", "-buildvcs=false", "-o", out}, args, []string{pkg})...)
+	build.Dir = root
+	build.Env = append(os.Environ(), env...)
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, output)
+	}
+	return nil
 }

@@ -62,7 +62,7 @@ func TestFreePort(t *testing.T) {
 }
 
 func TestOwnerGone(t *testing.T) {
-	if ownerGone(ownerID(), time.Now()) {
+	if ownerGone(Owner(), time.Now()) {
 		t.Error("this process counts as gone")
 	}
 	child := exec.Command("true")
@@ -100,7 +100,7 @@ func TestEngine_Run(t *testing.T) {
 		if first.Service != "shop" || first.Name != c.Name || first.Host != c.ID[:12] {
 			t.Errorf("answer %+v; want service shop of container %s (%s)", first, c.Name, c.ID[:12])
 		}
-		if got := c.Inspect(t).Config.Labels; got["some"] != "label" || got[LabelOwner] != ownerID() || got[LabelTest] != t.Name() {
+		if got := c.Inspect(t).Config.Labels; got["some"] != "label" || got[LabelOwner] != Owner() || got[LabelTest] != t.Name() {
 			t.Errorf("labels %v; want the given one and the harness's", got)
 		}
 		c.PutHealth(t, "healthz", http.StatusServiceUnavailable)

@@ -103,7 +103,7 @@ func claim(ctx context.Context) (plot, error) {
 			continue
 		}
 		if err := errors.Join(
-			os.WriteFile(p.path("owner"), []byte(ownerID()), 0o600),
+			os.WriteFile(p.path("owner"), []byte(Owner()), 0o600),
 			// The host's own /etc/docker/daemon.json is not meant for this engine.
 			os.WriteFile(p.path("daemon.json"), []byte("{}"), 0o600),
 		); err != nil {

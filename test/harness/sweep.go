@@ -18,9 +18,11 @@ import (
 // they count as left behind: longer than any test run.
 const abandoned = 2 * time.Hour
 
-// ownerID identifies this process for as long as the machine runs: pid namespace, pid, and the time of its start in
-// ticks since boot, for pids are used again.
-var ownerID = sync.OnceValue(func() string {
+// Owner identifies this process for as long as the machine runs: pid namespace, pid, and the time of its start in
+// ticks since boot, for pids are used again. It is the value of LabelOwner.
+func Owner() string { return owner() }
+
+var owner = sync.OnceValue(func() string {
 	return fmt.Sprintf("%s-%d-%s", pidNamespace(), os.Getpid(), startTicks(os.Getpid()))
 })
 

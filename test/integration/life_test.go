@@ -1,0 +1,185 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"berth/internal/elbsim"
+	"berth/pkg/target"
+	"berth/test/harness"
+	"berth/test/rig"
+)
+
+// The actions that change a target group.
+const (
+	register   = "RegisterTargets"
+	deregister = "DeregisterTargets"
+)
+
+// targetsIn returns all targets that calls named, in order.
+func targetsIn(calls []elbsim.Call) []target.Target {
+	var out []target.Target
+	for _, call := range calls {
+		out = append(out, call.Targets...)
+	}
+	slices.SortFunc(out, target.Target.Compare)
+	return out
+}
+
+// wantTargets fails the test unless the calls of that action named exactly these targets, each once.
+func wantTargets(t *testing.T, r *rig.Rig, action string, want ...target.Target) {
+	t.Helper()
+	slices.SortFunc(want, target.Target.Compare)
+	if got := targetsIn(r.Calls("web", action)); !slices.Equal(got, want) {
+		t.Errorf("%s was called for %v; want %v", action, got, want)
+	}
+}
+
+func TestRun_registeredHealthyAndServed(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	r.StartReady(t)
+	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
+	want := rig.TargetsOf(t, c)
+	r.WaitHealthy(t, "web", want...)
+	got, err := harness.AskAt(t.Context(), r.URL("web"))
+	if err != nil || got.Name != c.Name {
+		t.Errorf("the load balancer answers %+v, %v; want container %s", got, err, c.Name)
+	}
+	wantTargets(t, r, register, want...)
+	wantTargets(t, r, deregister)
+}
+
+func TestStop_deregisteredAtTheSignal(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	r.StartReady(t)
+	// It goes on for an hour after SIGTERM: whatever happens before its removal, it does not happen on its death.
+	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web"), Args: []string{"--drain=1h"}})
+	want := rig.TargetsOf(t, c)
+	r.WaitHealthy(t, "web", want...)
+
+	c.BeginStop(t, time.Hour)
+	r.WaitExact(t, "web")
+	if state := c.Inspect(t).State; !state.Running {
+		t.Errorf("the container is dead (%+v): it was not deregistered before", state)
+	}
+	c.Ask(t) // it still serves what is in flight
+	wantTargets(t, r, register, want...)
+	wantTargets(t, r, deregister, want...)
+}
+
+func TestStop_underLoadWithoutAFailedRequest(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	r.StartReady(t)
+	made := r.Engine.RunAll(
+		t,
+		harness.Spec{Labels: r.In("web")},
+		// Longer than the load balancer goes on sending to a deregistered target.
+		harness.Spec{Labels: r.In("web"), Args: []string{"--drain=5s"}},
+	)
+	r.WaitHealthy(t, "web", rig.TargetsOf(t, made...)...)
+
+	stopped := make(chan struct{})
+	wait := made[1].BeginStop(t, time.Minute)
+	go func() {
+		wait()
+		close(stopped)
+	}()
+	answers := map[string]int{}
+	for ended := false; !ended; {
+		select {
+		case <-stopped:
+			ended = true
+		default:
+		}
+		got, err := harness.AskAt(t.Context(), r.URL("web"))
+		if err != nil {
+			t.Fatalf("a request failed while a container stopped: %v (after %v)", err, answers)
+		}
+		answers[got.Name]++
+	}
+	if answers[made[0].Name] == 0 {
+		t.Errorf("answers %v; want some of %s", answers, made[0].Name)
+	}
+	r.WaitExact(t, "web", rig.TargetsOf(t, made[0])...)
+}
+
+func TestRestart_oldPortOutNewPortIn(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	r.StartReady(t)
+	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
+	before := rig.TargetsOf(t, c)
+	r.WaitHealthy(t, "web", before...)
+	c.Restart(t)
+	after := rig.TargetsOf(t, c)
+	r.WaitHealthy(t, "web", after...)
+	if slices.Equal(before, after) {
+		t.Fatalf("Docker gave the port %v again: this test shows nothing", before)
+	}
+	wantTargets(t, r, deregister, before...)
+	wantTargets(t, r, register, slices.Concat(before, after)...)
+}
+
+func TestRun_thirtyAtOnce(t *testing.T) {
+	const containers, most = 30, 12
+	r := rig.New(t, rig.Options{Sim: elbsim.Config{Latency: 30 * time.Millisecond}})
+	r.StartReady(t)
+	specs := make([]harness.Spec, containers)
+	for i := range specs {
+		specs[i] = harness.Spec{Name: fmt.Sprintf("web-%d", i), Labels: r.In("web")}
+	}
+	made := r.Engine.RunAll(t, specs...)
+	want := rig.TargetsOf(t, made...)
+	r.WaitHealthy(t, "web", want...)
+	if got := len(r.Calls("web", register)); got > most {
+		t.Errorf("%d calls of RegisterTargets for %d containers; want at most %d", got, containers, most)
+	}
+	wantTargets(t, r, register, want...)
+	wantTargets(t, r, deregister)
+	t.Logf("%d containers in %d calls", containers, len(r.Calls("web", register)))
+}
+
+func TestStart_containersAlreadyRunning(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	specs := make([]harness.Spec, 8)
+	for i := range specs {
+		specs[i] = harness.Spec{Labels: r.In("web")}
+	}
+	want := rig.TargetsOf(t, r.Engine.RunAll(t, specs...)...)
+	r.StartReady(t)
+	r.WaitHealthy(t, "web", want...)
+	wantTargets(t, r, register, want...)
+	wantTargets(t, r, deregister)
+}
+
+func TestAgent_restartedOverChanges(t *testing.T) {
+	for name, end := range map[string]func(*rig.Agent, testing.TB){"stopped": (*rig.Agent).Stop, "killed": (*rig.Agent).Kill} {
+		t.Run(name, func(t *testing.T) {
+			r := rig.New(t, rig.Options{})
+			// Neither another host's target nor what somebody registered by hand is ours.
+			foreign := []target.Target{{ID: "i-0fffffffffffffff0", Port: 80}, {ID: rig.Instance, Port: 9}}
+			if err := errors.Join(
+				r.Sim.AddInstance(elbsim.Instance{ID: foreign[0].ID}), r.Sim.Register(r.Group("web"), foreign...),
+			); err != nil {
+				t.Fatal(err)
+			}
+			agent := r.StartReady(t)
+			made := r.Engine.RunAll(t, harness.Spec{Labels: r.In("web")}, harness.Spec{Labels: r.In("web")})
+			r.WaitExact(t, "web", append(rig.TargetsOf(t, made...), foreign...)...)
+			stays, goes := rig.TargetsOf(t, made[0]), rig.TargetsOf(t, made[1])
+
+			end(agent, t)
+			r.Sim.ResetCalls()
+			made[1].Stop(t)
+			comes := rig.TargetsOf(t, r.Engine.Run(t, harness.Spec{Labels: r.In("web")}))
+			if err := r.Exact("web", slices.Concat(stays, goes, foreign)...); err != nil {
+				t.Fatalf("without an agent: %v", err)
+			}
+			r.StartReady(t)
+			r.WaitExact(t, "web", slices.Concat(stays, comes, foreign)...)
+			wantTargets(t, r, deregister, goes...)
+		})
+	}
+}
