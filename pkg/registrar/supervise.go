@@ -38,6 +38,7 @@ func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
+	o.Log = o.Log.Named("registrar")
 	if o.Pacer == nil {
 		o.Pacer = NewPacer(o.Metrics.PacerInterval)
 	}

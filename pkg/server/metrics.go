@@ -18,7 +18,7 @@ type collector struct {
 
 	desired, registered, healthy, refused, unclaimed *prometheus.Desc
 	groupOK, groupVerified                           *prometheus.Desc
-	ready, dockerUp, generation, drains              *prometheus.Desc
+	ready, generation, drains                        *prometheus.Desc
 }
 
 // registerMetrics adds what the server exports to a registry: the state of targets and groups, what was built, and
@@ -65,7 +65,6 @@ func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot))
 		groupVerified: group("berth_target_group_verified_timestamp_seconds",
 			"When the load balancer's own list of the target group was last compared with what should be there."),
 		ready:      host("berth_ready", "1 if /readyz answers 200."),
-		dockerUp:   host("berth_docker_stream_up", "1 if Docker's event stream is up."),
 		generation: host("berth_config_generation", "The number of the configuration in force, one more with each reload that took effect."),
 		drains:     host("berth_drains", "Drains in force, of single containers and of the host."),
 	}
@@ -75,7 +74,7 @@ func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot))
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.desired, c.registered, c.healthy, c.refused, c.unclaimed, c.groupOK, c.groupVerified,
-		c.ready, c.dockerUp, c.generation, c.drains,
+		c.ready, c.generation, c.drains,
 	} {
 		ch <- d
 	}
@@ -88,7 +87,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(c.ready, boolValue(ReadinessOf(h, d, r).Ready))
-	gauge(c.dockerUp, boolValue(d != nil && d.Stream.Up))
 	if d != nil {
 		gauge(c.generation, float64(d.Generation))
 		gauge(c.drains, float64(len(d.Drains)))

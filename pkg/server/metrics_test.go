@@ -54,9 +54,6 @@ berth_build_info{goversion="go1.26",revision="0123abc",version="1.2.3"} 1
 # HELP berth_config_generation The number of the configuration in force, one more with each reload that took effect.
 # TYPE berth_config_generation gauge
 berth_config_generation 3
-# HELP berth_docker_stream_up 1 if Docker's event stream is up.
-# TYPE berth_docker_stream_up gauge
-berth_docker_stream_up 1
 # HELP berth_drains Drains in force, of single containers and of the host.
 # TYPE berth_drains gauge
 berth_drains 1
@@ -165,7 +162,7 @@ func TestMetrics_labelsAreConfigured(t *testing.T) {
 func TestMetrics_beforeAnything(t *testing.T) {
 	var a agent
 	body := get(t, unserved(t, &a).MonitoringHandler(), "/metrics").Body.String()
-	for _, line := range []string{"berth_ready 0", "berth_docker_stream_up 0", "berth_build_info{"} {
+	for _, line := range []string{"berth_ready 0", "berth_build_info{"} {
 		if !strings.Contains(body, line) {
 			t.Errorf("%q is missing in:\n%s", line, body)
 		}

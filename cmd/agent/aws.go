@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+
+	"berth/pkg/host"
+	"berth/pkg/registrar"
+)
+
+// connect waits for this host's identity and returns it with a client for its region. Everything about the client is
+// the SDK's ordinary configuration (environment, shared files, endpoints, proxies, CA bundle); only its retries are
+// off, and the instance metadata service is spoken to in version 2 alone and never through a proxy.
+func (a *agent) connect(ctx context.Context) (registrar.API, registrar.Self, error) {
+	id, err := a.notices.Identity(ctx)
+	if err != nil {
+		return nil, registrar.Self{}, err
+	}
+	if err := a.watcher.Identify(ctx, id.InstanceID); err != nil {
+		return nil, registrar.Self{}, err
+	}
+	cfg, err := loadAWS(ctx, id.Region)
+	if err != nil {
+		return nil, registrar.Self{}, err
+	}
+	return registrar.NewAPI(cfg), selfOf(id), nil
+}
+
+func selfOf(id host.Identity) registrar.Self {
+	return registrar.Self{
+		InstanceID: id.InstanceID, Region: id.Region, Account: id.AccountID, VPC: id.VPC,
+		Address4: id.PrivateIP, Address6: id.IPv6,
+	}
+}
+
+func loadAWS(ctx context.Context, region string) (aws.Config, error) {
+	base, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(region))
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	base.HTTPClient = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
+	metadata := imds.NewFromConfig(base, func(o *imds.Options) { o.EnableFallback = aws.FalseTernary })
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(region),
+		awsconfig.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = metadata }))
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,108 @@
+// Command berth keeps the target groups of an Application or Network Load Balancer exact for the containers of one
+// Docker host: it registers instance-id:port for each host port that Docker picks, and takes it out when the
+// container goes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Set by the linker (see the Makefile); "devel" in a plain go build.
+var (
+	version  = "devel"
+	revision = ""
+)
+
+// The exit codes that all commands share. docs/commands.md lists them.
+const (
+	exitFailure = 1 // what was asked could not be done (now)
+	exitUsage   = 2 // the command line or the configuration is wrong: waiting cures nothing
+	exitLocked  = 3 // another agent holds the state directory
+	exitNever   = 4 // what is waited for can never come
+)
+
+// environment is what a command has of the world outside: everything that a test replaces.
+type environment struct {
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	getenv func(string) string
+}
+
+// exitError ends the program with a code of its own. A nil err prints nothing more.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// exit makes err end the program with code; nil stays nil.
+func exit(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{code: code, err: err}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := execute(ctx, os.Args[1:], &environment{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv,
+	})
+	stop()
+	os.Exit(code)
+}
+
+// execute runs the command line and returns the exit code. It is main without the process, for tests.
+func execute(ctx context.Context, args []string, env *environment) int {
+	root := newRootCommand(env)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	code := exitUsage // what cobra itself refuses is the command line
+	var coded *exitError
+	if errors.As(err, &coded) {
+		code = coded.code
+		if coded.err == nil {
+			return code
+		}
+	}
+	fmt.Fprintf(env.stderr, "berth: %v\n", err)
+	return code
+}
+
+func newRootCommand(env *environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "berth",
+		Short: "Keep load balancer target groups exact for the containers of this Docker host",
+		Long: `Berth gives plain Docker on EC2 what ECS calls dynamic port mapping: it watches Docker, reads the host ports that
+Docker picks, and keeps instance-id:port registered in the right target groups of a load balancer.
+
+A container asks for it with a label:  docker run -P -l berth.targets=web my/web`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetIn(env.stdin)
+	root.SetOut(env.stdout)
+	root.SetErr(env.stderr)
+	root.AddCommand(newRunCommand(env), newStatusCommand(env), newWaitCommand(env), newVersionCommand(env))
+	return root
+}

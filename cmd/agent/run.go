@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+
+	"berth/pkg/config"
+	"berth/pkg/discovery"
+	"berth/pkg/host"
+	"berth/pkg/registrar"
+	"berth/pkg/server"
+	"berth/pkg/target"
+)
+
+func newRunCommand(env *environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent",
+		Long: `Run the agent in the foreground: watch Docker, and keep the configured target groups exact. It is what
+berth.service starts.
+
+It ends with 0 when it was told to stop (its targets stay registered), 1 when it cannot go on, 2 when the configuration
+is wrong, 3 when another agent holds the state directory.`,
+		Example: `  berth run
+  berth run --target-group web-prod
+  berth run --config ./berth.yaml --log-level debug`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd.Flags(), env)
+			if err != nil {
+				return exit(exitUsage, err)
+			}
+			return runAgent(cmd.Context(), cfg, env)
+		},
+	}
+	addConfigFlags(cmd.Flags())
+	return cmd
+}
+
+// addConfigFlags adds one flag for each setting that has one. Their defaults are shown, not set: what the user did not
+// give is for the environment and the files to say.
+func addConfigFlags(flags *pflag.FlagSet) {
+	flags.String("config", "", "configuration file, read with conf.d/*.yaml beside it (default /etc/berth/berth.yaml, $BERTH_CONFIG)")
+	flags.StringArray(config.TargetGroupFlag, nil, "name or ARN of a target group, where no file names one (repeatable, $BERTH_TARGET_GROUP)")
+	for _, s := range config.Settings() {
+		if s.Flag == "" {
+			continue
+		}
+		usage := s.Usage + " ("
+		if s.Default != "" {
+			usage += "default " + s.Default + ", "
+		}
+		flags.String(s.Flag, "", usage+"$"+s.Env+")")
+	}
+}
+
+func loadConfig(flags *pflag.FlagSet, env *environment) (*config.Config, error) {
+	given := map[string][]string{}
+	flags.Visit(func(f *pflag.Flag) {
+		if s, ok := f.Value.(pflag.SliceValue); ok {
+			given[f.Name] = s.GetSlice()
+			return
+		}
+		given[f.Name] = []string{f.Value.String()}
+	})
+	path, err := flags.GetString("config")
+	if err != nil {
+		return nil, fmt.Errorf("read --config: %w", err)
+	}
+	return config.Load(config.Options{ConfigPath: path, Flags: given, Getenv: env.getenv})
+}
+
+// agent is the daemon: its parts, as run.go puts them together.
+type agent struct {
+	cfg       *config.Config
+	log       *zap.Logger
+	ledger    *registrar.Ledger
+	notices   *host.Notices
+	watcher   *discovery.Watcher
+	registrar *registrar.Registrar
+	server    *server.Server
+	seen      server.Latest[discovery.Snapshot]
+}
+
+// runAgent runs the daemon until ctx ends, and returns an error that carries the exit code.
+func runAgent(ctx context.Context, cfg *config.Config, env *environment) error {
+	log, _, err := newLogger(env.stderr, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	defer func() { _ = log.Sync() }() // a terminal cannot be synced
+	a := &agent{cfg: cfg, log: log}
+	if err := a.build(ctx); err != nil {
+		return err
+	}
+	log.Info("agent started", zap.String("version", version), zap.Int("target_groups", len(cfg.Groups)),
+		zap.Strings("files", cfg.Files))
+	err = a.run(ctx)
+	if closing := a.ledger.Close(); closing != nil {
+		log.Warn("ledger is not complete on disk", zap.Error(closing))
+	}
+	switch {
+	case errors.Is(err, host.ErrContradiction), errors.Is(err, host.ErrDisabled):
+		return exit(exitUsage, err)
+	case err != nil:
+		return exit(exitFailure, err)
+	}
+	log.Info("agent stopped; its targets stay registered")
+	return nil
+}
+
+// build makes the parts and opens what can fail: ledger, then sockets. Nothing runs yet but the ledger's writer.
+func (a *agent) build(ctx context.Context) error {
+	bootID := readBootID()
+	registry := prometheus.NewRegistry()
+	var err error
+	a.ledger, err = registrar.OpenLedger(a.cfg.StateDir, bootID, registrar.LedgerOptions{Log: a.log})
+	if errors.Is(err, registrar.ErrLocked) {
+		return exit(exitLocked, err)
+	} else if err != nil {
+		return exit(exitFailure, err)
+	}
+	metrics := registrar.NewMetrics(registry)
+	a.notices = host.New(a.log, host.Options{Override: host.Override{InstanceID: a.cfg.InstanceID, Region: a.cfg.Region}})
+	a.registrar = registrar.New(a.connect, a.ledger, registrar.Options{
+		Log: a.log, Metrics: metrics, BootID: bootID,
+		WriteTimeout: a.cfg.AWS.WriteTimeout, ReadTimeout: a.cfg.AWS.ReadTimeout, Peers: a.cfg.AWS.Peers,
+	})
+	a.watcher, err = a.newWatcher(registry, bootID)
+	if err == nil {
+		a.server, err = a.listen(ctx, registry)
+	}
+	if err != nil {
+		_ = a.ledger.Close() // nothing was written; the first error is what matters
+		return exit(exitFailure, err)
+	}
+	return nil
+}
+
+func (a *agent) listen(ctx context.Context, registry *prometheus.Registry) (*server.Server, error) {
+	return server.Listen(ctx, server.Config{
+		Listen: a.cfg.Listen, StatusListen: a.cfg.StatusListen, Socket: a.cfg.ControlSocket, SocketGroup: "berth",
+		Build:     buildInfo(),
+		Registry:  registry,
+		Discovery: a.seen.Get,
+		Registrar: a.registrar.Snapshot,
+		Follow:    a.registrar.Follow,
+		Host:      a.hostStatus,
+		Loops:     []server.Loop{{Name: "watcher", Beat: a.watcher.Turned}, {Name: "registrar", Beat: a.registrar.Turned}},
+		Log:       a.log,
+	})
+}
+
+// publish takes what the watcher wants straight to the registrar: no hop in between, and it never blocks.
+func (a *agent) publish(s *discovery.Snapshot) {
+	a.seen.Set(s)
+	a.registrar.Apply(registrar.Desired{
+		Seq: s.Seq, Generation: s.Generation, Groups: registrarGroups(a.cfg), Wants: s.Wants, Allotted: s.Allotted, Unknown: s.Unknown,
+	})
+}
+
+func (a *agent) newWatcher(registry prometheus.Registerer, bootID string) (*discovery.Watcher, error) {
+	engine, err := discovery.NewDocker("unix://" + a.cfg.Docker.Socket)
+	if err != nil {
+		return nil, err
+	}
+	admitted := map[string][]target.Run{}
+	for _, e := range a.ledger.Entries() {
+		if e.BootID == bootID && e.Phase == registrar.Registered {
+			admitted[e.Group.Key] = append(admitted[e.Group.Key], e.Run)
+		}
+	}
+	return discovery.New(engine, nil, a.publish, discovery.Options{
+		Log: a.log, Metrics: discovery.NewMetrics(registry), Rules: discoveryRules(a.cfg), Generation: 1,
+		Admitted: admitted, BootID: bootID, Timing: discovery.Timing{StopSurvivor: a.cfg.Drain.StopSurvivorAfter},
+	})
+}
+
+// run starts the parts and waits until all have ended. The first to end ends the others; the registrar takes longest,
+// because it waits for the reply to a call in flight.
+func (a *agent) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group run.Group
+	group.Add(func() error { <-ctx.Done(); return nil }, func(error) { cancel() })
+	for _, part := range []func(context.Context) error{a.server.Run, a.notices.Run, a.watcher.Run, a.registrar.Run} {
+		group.Add(func() error { return part(ctx) }, func(error) { cancel() })
+	}
+	return group.Run()
+}
+
+// hostStatus is what the status shows of this host.
+func (a *agent) hostStatus() server.Host {
+	s, _ := a.notices.Snapshot()
+	h := server.Host{CredentialsErr: a.registrar.CredentialsErr()}
+	if s.Identity == nil {
+		h.IdentityErr = s.Waiting
+		return h
+	}
+	h.InstanceID, h.Region, h.AvailabilityZone, h.Account = s.Identity.InstanceID, s.Identity.Region, s.Identity.AvailabilityZone, s.Identity.AccountID
+	if s.Identity.PrivateIP.IsValid() {
+		h.Address = s.Identity.PrivateIP.String()
+	}
+	return h
+}
+
+// registrarGroups is the registrar's half of the configured groups.
+func registrarGroups(cfg *config.Config) []registrar.Group {
+	out := make([]registrar.Group, len(cfg.Groups))
+	for i, g := range cfg.Groups {
+		out[i] = registrar.Group{Key: g.Key, Name: g.Name, ARN: g.ARN, Ownership: registrar.Ownership(g.Ownership), Source: g.Source}
+	}
+	return out
+}
+
+// discoveryRules is discovery's half of the configured groups.
+func discoveryRules(cfg *config.Config) []discovery.Rule {
+	out := make([]discovery.Rule, len(cfg.Groups))
+	for i, g := range cfg.Groups {
+		out[i] = discovery.Rule{
+			Group: g.Key, Port: target.PortProto(g.ContainerPort), Healthy: g.RegisterWhen == config.WhenHealthy,
+			DeregisterUnhealthy: g.DeregisterWhenUnhealthy, NoLabels: !g.Labels,
+		}
+		if c := g.Containers; c != nil {
+			out[i].Match = &discovery.Match{Labels: c.Labels, Image: c.Image, Name: c.Name}
+		}
+	}
+	return out
+}
+
+// readBootID returns the kernel's id of this boot; "" where there is none to read, which no entry of a ledger matches
+// by chance.
+func readBootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
