@@ -5,6 +5,7 @@ package discovery
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -46,6 +47,40 @@ const (
 	HoldConnection             // while the client that asked stays connected
 )
 
+// The causes of a drain.
+const (
+	CauseOperator   = "operator"
+	CauseStopSignal = "stop_signal" // the container's own: it was told to stop
+	CauseSpot       = "spot"
+	CauseLifecycle  = "lifecycle"
+	CauseRebalance  = "rebalance"
+	CauseShutdown   = "shutdown"
+)
+
+var holdNames = [...]string{HoldKeep: "keep", HoldRun: "run", HoldConnection: "connection"}
+
+// String returns "keep", "run" or "connection".
+func (h Hold) String() string {
+	if int(h) < len(holdNames) {
+		return holdNames[h]
+	}
+	return fmt.Sprintf("hold(%d)", uint8(h))
+}
+
+// MarshalText writes the hold's name.
+func (h Hold) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText reads the hold's name.
+func (h *Hold) UnmarshalText(b []byte) error {
+	for i, name := range holdNames {
+		if string(b) == name {
+			*h = Hold(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("hold %q: must be keep, run or connection", b)
+}
+
 // Drain takes a container, or the whole host, out of every group.
 type Drain struct {
 	ID        string    `json:"id"`
@@ -55,6 +90,10 @@ type Drain struct {
 	By        string    `json:"by,omitempty"`        // who asked
 	Hold      Hold      `json:"hold"`
 	Since     time.Time `json:"since"`
+	// Instance and Boot are of the host and the boot that the drain was made on, where they were known: a drain baked
+	// into an AMI, or of a run of an earlier boot, holds nobody.
+	Instance string `json:"instance_id,omitempty"`
+	Boot     string `json:"boot_id,omitempty"`
 }
 
 // Published is one host port that Docker has bound for a container's port.
@@ -86,8 +125,9 @@ type Facts struct {
 	FinishedAt  time.Time
 	StopSignal  string // as written: "SIGTERM", "TERM", "SIGRTMIN+3", "28"; empty: SIGTERM
 	StopTimeout time.Duration
-	Health      Health
+	Health      Health // phantom reports are left out: see docker.go
 	NetworkMode string // bridge, host, none, container:ID, or a network's name
+	Networks    int    // how many networks it is connected to
 	Published   []Published
 	// Exposed are the container's declared ports (EXPOSE, --expose, -p), published or not.
 	Exposed []target.PortProto
@@ -101,6 +141,9 @@ type Facts struct {
 type Listed struct {
 	ID    string
 	State string
+	// HostPorts are the host ports that the list shows, sorted and each once: where they differ from the facts, an event
+	// went unheard. Nil where the engine does not tell.
+	HostPorts []uint16
 }
 
 // Stream is the state of the connection to Docker.
@@ -155,8 +198,9 @@ type Match struct {
 
 // Engine is what the watcher asks of Docker. One file (docker.go) implements it.
 type Engine interface {
-	// Events streams the events that matter, filtered by the server, beginning at since (inclusive). The message
-	// channel is never closed; the error channel gives one error and is closed.
+	// Events streams the events that matter, filtered by the server, beginning at since (inclusive). It returns once the
+	// stream is open or has failed to open. The message channel is never closed; the error channel gives one error and
+	// is closed. Cancelling ctx ends both the wait and the stream.
 	Events(ctx context.Context, since time.Time) (<-chan Event, <-chan error)
 	// List returns every container, running or not, with its state.
 	List(ctx context.Context) ([]Listed, error)
@@ -168,6 +212,7 @@ type Engine interface {
 
 // EngineInfo says what answered a ping.
 type EngineInfo struct {
+	Name       string // "docker", or "podman" where its compatible socket answers
 	Version    string
 	APIVersion string // as negotiated
 }

@@ -1,0 +1,192 @@
+package discovery
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// DrainID returns the id that a drain gets if none is given: one for each cause and container, so that draining twice
+// is draining once. container is the full id; empty: the whole host.
+func DrainID(cause, container string) string {
+	if container == "" {
+		return cause + "/host"
+	}
+	return cause + "/" + container
+}
+
+// loadDrains takes in what an earlier agent has left, without what an earlier boot has: its runs are over, and its
+// shutdown too.
+func (s *state) loadDrains(drains []Drain) {
+	for _, d := range drains {
+		otherBoot := d.Boot != "" && s.w.opts.BootID != "" && d.Boot != s.w.opts.BootID
+		switch {
+		case otherBoot && (d.Hold == HoldRun || d.Cause == CauseShutdown):
+		case d.Hold == HoldConnection:
+		case s.foreign(d):
+			s.w.log.Info("drain of another instance is dropped", zap.String("drain", d.ID), zap.String("instance_id", d.Instance))
+		default:
+			s.drains[d.ID] = d
+		}
+	}
+	if len(s.drains) != len(drains) {
+		s.persist()
+	}
+}
+
+// foreign reports whether d was made on another instance: its disk became an AMI.
+func (s *state) foreign(d Drain) bool {
+	return d.Instance != "" && s.instance != "" && d.Instance != s.instance
+}
+
+// putDrain adds or replaces a drain, and reports whether it has to be saved.
+func (s *state) putDrain(d Drain) {
+	if d.Instance == "" {
+		d.Instance = s.instance
+	}
+	if d.Boot == "" {
+		d.Boot = s.w.opts.BootID
+	}
+	old, ok := s.drains[d.ID]
+	if ok && sameDrain(old, d) {
+		return
+	}
+	s.drains[d.ID] = d
+	s.changed = true
+	if d.Hold != HoldConnection || ok && old.Hold != HoldConnection {
+		s.persist()
+	}
+}
+
+// dropDrainsOf ends the drains for which over says so.
+func (s *state) dropDrainsOf(over func(Drain) bool) {
+	saved := false
+	for id, d := range s.drains {
+		if over(d) {
+			delete(s.drains, id)
+			s.changed = true
+			saved = saved || d.Hold != HoldConnection
+		}
+	}
+	if saved {
+		s.persist()
+	}
+}
+
+// stopSignal drains the present run of l: it was told to stop. A second signal renews the first: what counts is the
+// last thing that it was told.
+func (s *state) stopSignal(l *life, at time.Time) {
+	d := Drain{
+		ID: DrainID(CauseStopSignal, l.id), Container: l.id, StartedAt: l.facts.StartedAt,
+		Cause: CauseStopSignal, Hold: HoldRun, Since: at,
+	}
+	old, ok := s.drains[d.ID]
+	switch {
+	case !ok || !old.StartedAt.Equal(d.StartedAt):
+		s.w.metrics.stopSignals.Inc()
+		s.w.log.Info("container was told to stop", container(l)...)
+	case !at.After(old.Since):
+		return
+	}
+	s.putDrain(d)
+}
+
+// stopping reports whether the run in memory has been told to stop.
+func (s *state) stopping(l *life) bool {
+	d, ok := s.drains[DrainID(CauseStopSignal, l.id)]
+	return ok && l.facts != nil && d.covers(l.run())
+}
+
+// runsOver ends the drains of runs of l that began at or before the given time.
+func (s *state) runsOver(l *life, at time.Time) {
+	s.dropDrainsOf(func(d Drain) bool {
+		began := d.StartedAt
+		if began.IsZero() {
+			began = d.Since
+		}
+		return d.Container == l.id && d.Hold == HoldRun && !began.After(at)
+	})
+}
+
+// runIs compares the drains of l with the run that an inspection has found: those of other runs are over, and those
+// whose run was not known yet learn it.
+func (s *state) runIs(l *life) {
+	run := l.run()
+	s.dropDrainsOf(func(d Drain) bool {
+		return d.Container == l.id && d.Hold == HoldRun && (!d.covers(run) || l.ended)
+	})
+	for _, d := range s.drains {
+		if d.Container == l.id && d.Hold == HoldRun && d.StartedAt.IsZero() {
+			d.StartedAt = run.StartedAt
+			s.putDrain(d)
+		}
+	}
+}
+
+// survivedAt is when the container of a stop signal's drain counts as a survivor, if it still runs then.
+func (s *state) survivedAt(d Drain) (time.Time, bool) {
+	if d.Cause != CauseStopSignal || d.Hold != HoldRun {
+		return time.Time{}, false
+	}
+	l := s.lives[d.Container]
+	if l == nil || !l.running() || !d.covers(l.run()) {
+		return time.Time{}, false
+	}
+	return d.Since.Add(s.w.opts.Timing.survivor(l.facts)), true
+}
+
+// askSurvivors asks whether those that were told to stop long ago are still there.
+func (s *state) askSurvivors(now time.Time) {
+	for _, d := range s.drains {
+		if at, ok := s.survivedAt(d); ok && !now.Before(at) {
+			if l := s.lives[d.Container]; !l.inspection.owed {
+				s.ask(l, slow)
+			}
+		}
+	}
+}
+
+// endSurvived ends the stop signal's drain of a run that an inspection, begun then, found alive.
+func (s *state) endSurvived(l *life, began time.Time) {
+	d, ok := s.drains[DrainID(CauseStopSignal, l.id)]
+	if !ok {
+		return
+	}
+	if at, ok := s.survivedAt(d); !ok || began.Before(at) {
+		return
+	}
+	s.w.metrics.survivors.Inc()
+	s.w.log.Warn("container has outlived its stop signal and is wanted again", append(container(l), zap.Time("signalled_at", d.Since))...)
+	s.dropDrainsOf(func(o Drain) bool { return o.ID == d.ID })
+}
+
+// hostDrains reports whether the whole host is drained.
+func (s *state) hostDrains() bool {
+	for _, d := range s.drains {
+		if d.Container == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// drained reports whether anything drains the container: then nothing that is registered for it has to stay.
+func (s *state) drained(id string) bool {
+	for _, d := range s.drains {
+		if d.Container == "" || d.Container == id {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *state) sortedDrains() []Drain {
+	out := make([]Drain, 0, len(s.drains))
+	for _, d := range s.drains {
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b Drain) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}

@@ -1,0 +1,335 @@
+package discovery
+
+import (
+	"maps"
+	"time"
+
+	"berth/pkg/target"
+)
+
+// startSlack is how long after StartedAt a start event may still announce the same run. A later one proves that the run
+// in memory is over, though nobody heard it die.
+const startSlack = 30 * time.Second
+
+// life is what the watcher remembers of one container: the facts of the last inspection, and what was heard since. It
+// belongs to the watcher's loop. Its methods ask nobody anything.
+//
+// Two orders of time meet here. Events carry Docker's clock, and a stream begins a little in the past, so old news
+// arrives after new. Inspections and lists are younger than the moment they were begun. What an event says about the
+// past of something known to be alive later (aliveAt) is old news: it takes nothing out. Both clocks are the host's
+// own; should it be set back, events look older than they are, which costs an inspection and loses nothing.
+type life struct {
+	id           string
+	facts        *Facts    // of the last accepted inspection; nil: none yet. Never changed in place
+	asOf         time.Time // when that inspection was begun
+	aliveAt      time.Time // the latest moment at which an inspection or a list is known to have seen it running
+	heardAt      time.Time // of the latest event
+	listed       bool      // a list showed it running
+	ended        bool      // the run in memory is over
+	disconnected bool
+	pausedAt     time.Time
+	unpausedAt   time.Time
+	startedAt    time.Time // the latest start heard of
+	crashes      int
+	wasHealthy   bool
+	admitted     map[string]bool
+	signals      []heardSignal // not settled yet: StopSignal or run unknown
+	inspection   inspection
+}
+
+type heardSignal struct {
+	number int
+	at     time.Time
+}
+
+// heard is what follows from an event.
+type heard struct {
+	changed bool      // the wanted set may have changed
+	ask     bool      // an inspection is needed
+	newer   bool      // inspections begun earlier no longer count
+	settled bool      // no inspection is needed any more
+	stopAt  time.Time // it was told to stop, then
+	overAt  time.Time // every run that began at or before is over
+	forget  bool      // the container is gone for good
+	delay   time.Duration
+}
+
+// circumstances are what a life has to know of its surroundings to understand an event.
+type circumstances struct {
+	now      time.Time
+	born     time.Time // of the watcher
+	timing   Timing
+	stopping bool // a stop signal's drain holds the run in memory
+}
+
+func newLife(id string) *life { return &life{id: id} }
+
+func (l *life) run() target.Run {
+	if l.facts == nil {
+		return target.Run{ID: l.id}
+	}
+	return target.Run{ID: l.id, Name: l.facts.Name, StartedAt: l.facts.StartedAt}
+}
+
+// running reports whether the run in memory goes on, as far as is known.
+func (l *life) running() bool {
+	return l.facts != nil && !l.ended && alive(l.facts.State)
+}
+
+// alive reports whether a state of Docker's means that the container's processes exist.
+func alive(state string) bool { return state == "running" || state == "paused" }
+
+// unknown reports whether the container is there, nobody knows more, and nothing says that it is about to go: what is
+// registered for it must stay.
+func (l *life) unknown() bool {
+	return l.facts == nil && l.listed && !l.ended && !l.signalled()
+}
+
+func (l *life) signalled() bool {
+	for _, s := range l.signals {
+		if stops(s.number, "") {
+			return true
+		}
+	}
+	return false
+}
+
+// container is the life as Resolve sees it.
+func (l *life) container() Container {
+	return Container{
+		Facts: l.facts, Ended: l.ended, Disconnected: l.disconnected, PausedAt: l.pausedAt,
+		Crashes: l.crashes, WasHealthy: l.wasHealthy, Admitted: l.admitted,
+	}
+}
+
+// hear takes in one event that has not been seen before.
+func (l *life) hear(e Event, c circumstances) heard {
+	if e.Time.After(l.heardAt) {
+		l.heardAt = e.Time
+	}
+	if e.Action == ActionDestroy {
+		return heard{changed: true, settled: true, forget: true, overAt: e.Time}
+	}
+	if e.Action == ActionKill {
+		return l.hearKill(e, c)
+	}
+	if e.Time.Before(l.aliveAt) || l.running() && e.Time.Before(l.facts.StartedAt) {
+		if e.Action == ActionDie {
+			l.count(e, c)
+		}
+		// Nothing to learn, unless the clock was set back: then an inspection says what this event would have said.
+		return heard{ask: l.running()}
+	}
+	switch e.Action {
+	case ActionStart:
+		return l.hearStart(e, c)
+	case ActionDie:
+		l.count(e, c)
+		return l.end(e.Time)
+	case ActionStop:
+		if c.stopping && l.running() {
+			return l.end(e.Time)
+		}
+		return heard{ask: l.running(), newer: true}
+	case ActionPause, ActionUnpause:
+		return l.hearPause(e, c)
+	case ActionHealthy, ActionUnhealthy:
+		return l.hearHealth(e)
+	case ActionConnect, ActionDisconnect:
+		return l.hearNetwork(e, c)
+	case ActionRename:
+		return heard{ask: l.running(), newer: true}
+	}
+	return heard{}
+}
+
+func (l *life) hearStart(e Event, c circumstances) heard {
+	if e.Time.After(l.startedAt) {
+		l.startedAt = e.Time
+	}
+	l.signals = signalsAfter(l.signals, e.Time)
+	over := false
+	switch {
+	case l.facts == nil:
+		// What was registered before the watcher began may be of this very run: only a later start says otherwise.
+		over = e.Time.After(c.born)
+	case !l.ended:
+		over = e.Time.Sub(l.facts.StartedAt) > startSlack
+	}
+	if over {
+		l.ended = true
+	}
+	return heard{changed: over, ask: true, newer: true}
+}
+
+// hearKill notes a signal. It takes the run out if it is a stop signal, and if it is this run's.
+func (l *life) hearKill(e Event, c circumstances) heard {
+	n, ok := ParseSignal(e.Signal)
+	if !ok {
+		return heard{ask: l.running(), newer: true}
+	}
+	if l.facts != nil && c.now.Sub(e.Time) >= c.timing.survivor(l.facts) {
+		return heard{} // whoever lives on after so long is a survivor
+	}
+	if !l.running() {
+		if len(l.signals) < 16 { // a container that is flooded with signals before it was inspected once
+			l.signals = append(l.signals, heardSignal{n, e.Time})
+		}
+		return heard{changed: l.facts == nil, newer: stops(n, "")}
+	}
+	if e.Time.Before(l.facts.StartedAt) || !stops(n, l.facts.StopSignal) {
+		return heard{}
+	}
+	return heard{changed: true, newer: true, stopAt: e.Time}
+}
+
+// count counts a death that nobody asked for, and forgets earlier ones after a long run or a death that was asked for.
+func (l *life) count(e Event, c circumstances) {
+	asked := c.stopping
+	stopSignal := ""
+	if l.facts != nil {
+		stopSignal = l.facts.StopSignal
+	}
+	for _, s := range l.signals {
+		asked = asked || stops(s.number, stopSignal) && !s.at.After(e.Time)
+	}
+	began := l.startedAt
+	if l.running() && !l.facts.StartedAt.After(e.Time) {
+		began = l.facts.StartedAt
+	}
+	switch long := !began.IsZero() && e.Time.Sub(began) >= c.timing.CrashReset; {
+	case asked:
+		l.crashes = 0
+	case long:
+		l.crashes = 1
+	default:
+		l.crashes = min(l.crashes+1, 64)
+	}
+}
+
+// end ends the run in memory.
+func (l *life) end(at time.Time) heard {
+	l.ended, l.listed, l.disconnected = true, false, false
+	l.pausedAt = time.Time{}
+	l.signals = signalsAfter(l.signals, at)
+	return heard{changed: true, newer: true, settled: true, overAt: at}
+}
+
+func (l *life) hearPause(e Event, c circumstances) heard {
+	if e.Action == ActionPause {
+		if e.Time.Before(l.unpausedAt) {
+			return heard{ask: l.running(), newer: true}
+		}
+		if l.pausedAt.IsZero() {
+			l.pausedAt = e.Time
+		}
+		return heard{changed: true, newer: true}
+	}
+	l.unpausedAt = e.Time
+	if c.now.Sub(l.pausedAt) < c.timing.PauseGrace {
+		l.pausedAt = time.Time{} // it was never out, so nothing comes back in
+	}
+	return heard{changed: true, ask: l.running(), newer: true}
+}
+
+func (l *life) hearHealth(e Event) heard {
+	if !l.running() {
+		return heard{newer: true}
+	}
+	if e.Action == ActionHealthy {
+		return heard{ask: true, newer: true}
+	}
+	facts := *l.facts
+	facts.Health = HealthUnhealthy
+	l.facts = &facts
+	return heard{changed: true, newer: true}
+}
+
+func (l *life) hearNetwork(e Event, c circumstances) heard {
+	switch {
+	case !l.running(), c.stopping:
+		// Before the start, after the death, or on the way out: start and die say all there is to say.
+		return heard{newer: true}
+	case e.Action == ActionConnect:
+		return heard{ask: true, newer: true}
+	case l.facts.Networks > 1:
+		// Which network carries the published ports is not known, and another one may take them over.
+		return heard{ask: true, newer: true}
+	}
+	l.disconnected = true
+	// A container that exits by itself is disconnected before its die: then nobody needs to ask.
+	return heard{changed: true, ask: true, newer: true, delay: 250 * time.Millisecond}
+}
+
+// accept takes in an inspection that was begun at the given time and that nothing newer contradicts. It returns the
+// time of a stop signal that this run has got, or zero.
+func (l *life) accept(f Facts, began time.Time, c circumstances, admitted map[string]bool) (stopAt time.Time) {
+	same := l.facts != nil && l.facts.StartedAt.Equal(f.StartedAt)
+	wasPaused := l.pausedAt
+	if !same {
+		l.wasHealthy, l.pausedAt = false, time.Time{}
+		l.admitted = maps.Clone(admitted)
+	}
+	l.facts, l.asOf = &f, began
+	l.ended, l.disconnected, l.listed = !alive(f.State), false, false
+	if !l.ended && began.After(l.aliveAt) {
+		l.aliveAt = began
+	}
+	switch {
+	case f.State != "paused":
+		l.pausedAt = time.Time{}
+	case !wasPaused.IsZero():
+		l.pausedAt = wasPaused
+	case len(l.admitted) > 0:
+		l.pausedAt = began // the moment's grace is for those that are in
+	default:
+		l.pausedAt = f.StartedAt
+	}
+	l.wasHealthy = l.wasHealthy || f.Health == HealthHealthy
+	for _, s := range l.signals {
+		if !s.at.Before(f.StartedAt) && stops(s.number, f.StopSignal) && s.at.After(stopAt) {
+			stopAt = s.at
+		}
+	}
+	l.signals = nil
+	if l.ended || c.now.Sub(stopAt) >= c.timing.survivor(&f) {
+		return time.Time{}
+	}
+	return stopAt
+}
+
+// admit notes that this run is wanted in group.
+func (l *life) admit(group string) {
+	if l.admitted[group] {
+		return
+	}
+	if l.admitted == nil {
+		l.admitted = make(map[string]bool, 1)
+	}
+	l.admitted[group] = true
+}
+
+// seenRunning takes in a list's line that was read at or after the given time.
+func (l *life) seenRunning(at time.Time) {
+	l.aliveAt = maxTime(l.aliveAt, at)
+	if l.facts == nil {
+		l.listed, l.ended = true, false
+	}
+}
+
+func signalsAfter(signals []heardSignal, at time.Time) []heardSignal {
+	var kept []heardSignal
+	for _, s := range signals {
+		if s.at.After(at) {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,366 @@
+package discovery
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/target"
+)
+
+// heartbeat is how long the loop sleeps at most.
+const heartbeat = 5 * time.Second
+
+// state is all that the loop owns. Nobody else touches it; requests are functions that the loop runs.
+type state struct {
+	w          *Watcher
+	born       time.Time
+	lives      map[string]*life
+	gone       map[string]time.Time // containers destroyed lately: a list begun before may still show them
+	seen       *recent
+	queue      queue
+	list       listing
+	suspect    suspicion
+	lastReopen time.Time
+	shadowed   map[string]bool // asked about already
+	drains     map[string]Drain
+	saving     saving
+	rules      []Rule
+	generation uint64
+	instance   string
+	stream     Stream
+	connected  bool // the stream has been open before
+
+	changed  bool
+	next     time.Time // when the last resolution changes by itself
+	seq      uint64
+	last     *Snapshot
+	stepEnd  []func(seq uint64) // answered after this turn
+	onceSeen []func(seq uint64) // answered after the first publication
+}
+
+func newState(w *Watcher) *state {
+	s := &state{
+		w: w, born: time.Now(),
+		lives: make(map[string]*life), gone: make(map[string]time.Time), seen: newRecent(),
+		shadowed: make(map[string]bool), drains: make(map[string]Drain),
+		rules: w.opts.Rules, generation: w.opts.Generation, instance: w.opts.Instance,
+		stream: *w.stream.Load(), changed: true,
+	}
+	s.stream.Since = s.born
+	s.loadDrains(w.loaded)
+	return s
+}
+
+func (s *state) now() time.Time { return time.Now() }
+
+// loop runs until ctx ends.
+func (s *state) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		s.step()
+		timer.Reset(time.Until(s.wakeAt()))
+		jobs, j := s.offerJob()
+		lists, lj := s.offerList()
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-s.w.events:
+			s.streamed(e)
+			s.drainEvents()
+		case a := <-s.w.answers:
+			s.answered(a)
+		case a := <-s.w.listings:
+			s.listed(a)
+		case request := <-s.w.requests:
+			request(s)
+		case r := <-s.w.saved:
+			s.savedDrains(r)
+		case jobs <- j:
+			s.sent(j)
+		case lists <- lj:
+			s.list.owed, s.list.all, s.list.inFlight = false, false, true
+		case <-timer.C:
+		}
+	}
+}
+
+// drainEvents takes in what else the stream has brought, so that a burst is resolved once.
+func (s *state) drainEvents() {
+	for range cap(s.w.events) {
+		select {
+		case e := <-s.w.events:
+			s.streamed(e)
+		default:
+			return
+		}
+	}
+}
+
+// offerJob returns the next inspection and the channel to offer it on, which is nil where there is nothing to offer.
+// While the stream is down nobody is asked: a connection would wake an engine that the operator stopped, and the list
+// that follows the next stream asks for everything.
+func (s *state) offerJob() (chan<- job, job) {
+	if !s.stream.Up {
+		return nil, job{}
+	}
+	j, ok := s.nextJob()
+	if !ok {
+		return nil, job{}
+	}
+	return s.w.jobs, j
+}
+
+func (s *state) offerList() (chan<- listJob, listJob) {
+	if !s.stream.Up || !s.list.owed || s.list.inFlight || s.now().Before(s.list.notNow) {
+		return nil, listJob{}
+	}
+	return s.w.listJobs, listJob{began: s.now(), all: s.list.all}
+}
+
+// step does what the time asks for, publishes, and answers those who waited for that.
+func (s *state) step() {
+	now := s.now()
+	s.w.turned.Store(now.UnixNano())
+	s.tick(now)
+	if s.changed && s.ready(now) {
+		s.resolve(now)
+	}
+	replyTo(&s.stepEnd, max(1, s.seq))
+	if s.seq > 0 {
+		replyTo(&s.onceSeen, s.seq)
+	}
+}
+
+func replyTo(waiting *[]func(uint64), seq uint64) {
+	for _, reply := range *waiting {
+		reply(seq)
+	}
+	*waiting = nil
+}
+
+// tick does what is due.
+func (s *state) tick(now time.Time) {
+	if !s.next.IsZero() && !now.Before(s.next) {
+		s.next, s.changed = time.Time{}, true
+	}
+	for _, l := range s.lives {
+		in := &l.inspection
+		if in.owed && !in.inFlight && in.queued == idle && !now.Before(in.notNow) {
+			u := slow
+			if in.tries == 0 {
+				u = fresh
+			}
+			s.ask(l, u)
+		}
+	}
+	s.askSurvivors(now)
+	if s.stream.Up && !s.list.resyncAt.IsZero() && !now.Before(s.list.resyncAt) && !s.list.owed && !s.list.inFlight {
+		s.list.resyncAt = now.Add(jitter(s.w.opts.Resync * 4 / 3))
+		s.list.lightly++
+		s.w.metrics.resyncs.Inc()
+		s.oweList(s.list.lightly%10 == 0)
+	}
+	s.judgeStream(now)
+	s.retrySave(now)
+}
+
+// wakeAt is when the loop has to turn though nothing happens.
+func (s *state) wakeAt() time.Time {
+	now := s.now()
+	at := now.Add(heartbeat)
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.After(now) && t.Before(at) {
+			at = t
+		}
+	}
+	sooner(s.next)
+	if s.last == nil && !s.list.doneAt.IsZero() {
+		sooner(s.list.doneAt.Add(s.w.opts.Settle))
+	}
+	sooner(s.list.notNow)
+	sooner(s.list.resyncAt)
+	if !s.suspect.at.IsZero() {
+		sooner(s.suspect.at.Add(s.w.opts.SilenceGrace))
+	}
+	sooner(s.saving.retryAt)
+	for _, l := range s.lives {
+		if l.inspection.owed {
+			sooner(l.inspection.notNow)
+		}
+	}
+	for _, d := range s.drains {
+		if at, ok := s.survivedAt(d); ok {
+			sooner(at)
+		}
+	}
+	return at
+}
+
+// streamed takes in what the stream goroutine brings.
+func (s *state) streamed(e streamEvent) {
+	switch e.kind {
+	case streamUp:
+		if s.connected {
+			s.stream.Reconnects++
+			s.w.metrics.reconnects.Inc()
+		}
+		s.w.log.Info("watching docker", zap.String("engine", e.info.Name+" "+e.info.Version), zap.String("api_version", e.info.APIVersion))
+		s.connected = true
+		s.stream = Stream{
+			Up: true, Since: s.now(), Reconnects: s.stream.Reconnects,
+			Engine: e.info.Name + " " + e.info.Version, APIVersion: e.info.APIVersion,
+		}
+		s.suspect = suspicion{}
+		s.list.tries, s.list.notNow = 0, time.Time{}
+		s.oweList(true)
+		s.streamChanged()
+	case streamDown:
+		s.w.metrics.connectFails.Inc()
+		text := e.err.Error()
+		if s.stream.Up || s.stream.Err != text {
+			s.w.log.Warn("docker's event stream is down, what is known stays", zap.Error(e.err))
+			if s.stream.Up {
+				s.stream.Since = s.now()
+			}
+			s.stream.Up, s.stream.Err = false, text
+			s.streamChanged()
+		}
+	case streamMessage:
+		s.hear(e.event)
+	}
+}
+
+func (s *state) streamChanged() {
+	stream := s.stream
+	s.w.stream.Store(&stream)
+	up := 0.0
+	if stream.Up {
+		up = 1
+	}
+	s.w.metrics.streamUp.Set(up)
+	s.changed = true
+}
+
+// hear takes in one event.
+func (s *state) hear(e Event) {
+	if e.Container == "" || s.seen.add(e) {
+		return
+	}
+	s.w.metrics.heard(e.Action)
+	s.w.metrics.lastEvent.SetToCurrentTime()
+	if e.Time.IsZero() {
+		e.Time = s.now()
+	}
+	if ce := s.w.log.Check(zap.DebugLevel, "event"); ce != nil {
+		ce.Write(container12(e.Container), zap.String("action", e.Action), zap.String("signal", e.Signal), zap.Time("event_time", e.Time))
+	}
+	l := s.lives[e.Container]
+	if l == nil {
+		switch e.Action {
+		case ActionStart, ActionKill, ActionDie, ActionPause:
+			if _, gone := s.gone[e.Container]; gone {
+				return // it comes after its own destroy: containers do not return
+			}
+			l = s.life(e.Container)
+		case ActionDestroy:
+			s.gone[e.Container] = s.now()
+			return
+		default:
+			return // it does not run, or a start or a list is about to say that it does
+		}
+	}
+	h := l.hear(e, s.circumstances(l))
+	if e.Action == ActionStart && h.newer {
+		l.inspection.tries, l.inspection.notNow = 0, time.Time{}
+	}
+	if h.forget {
+		s.gone[e.Container] = s.now()
+	}
+	s.apply(l, h)
+}
+
+// apply does what an event, or a list that stands in for one, has led to.
+func (s *state) apply(l *life, h heard) {
+	in := &l.inspection
+	if h.newer {
+		in.version++
+	}
+	if h.settled && len(in.lookers) == 0 {
+		in.owed = false
+	}
+	if !h.overAt.IsZero() {
+		s.runsOver(l, h.overAt)
+	}
+	if !h.stopAt.IsZero() {
+		s.stopSignal(l, h.stopAt)
+	}
+	if h.changed {
+		s.changed = true
+	}
+	if h.forget {
+		s.forget(l)
+		return
+	}
+	if h.ask {
+		if h.delay > 0 && in.tries == 0 {
+			in.notNow = s.now().Add(h.delay)
+		}
+		s.ask(l, fresh)
+	}
+}
+
+// life returns what is remembered of a container, beginning with nothing.
+func (s *state) life(id string) *life {
+	l := s.lives[id]
+	if l == nil {
+		l = newLife(id)
+		s.lives[id] = l
+	}
+	return l
+}
+
+// forget drops a container that is gone for good, and its drains.
+func (s *state) forget(l *life) {
+	for _, k := range l.inspection.lookers {
+		k.reply(ErrNotFound)
+	}
+	l.inspection.lookers = nil
+	delete(s.lives, l.id)
+	delete(s.shadowed, l.id)
+	s.dropDrainsOf(func(d Drain) bool { return d.Container == l.id })
+	s.changed = true
+}
+
+func (s *state) circumstances(l *life) circumstances {
+	return circumstances{now: s.now(), born: s.born, timing: s.w.opts.Timing, stopping: s.stopping(l)}
+}
+
+// admittedBefore returns the groups in which an earlier agent has registered this run.
+func (s *state) admittedBefore(f Facts) map[string]bool {
+	var groups map[string]bool
+	run := target.Run{ID: f.ID, StartedAt: f.StartedAt}
+	for group, runs := range s.w.opts.Admitted {
+		for _, r := range runs {
+			if r.Same(run) {
+				if groups == nil {
+					groups = make(map[string]bool, 1)
+				}
+				groups[group] = true
+			}
+		}
+	}
+	return groups
+}
+
+func container(l *life) []zap.Field {
+	fields := []zap.Field{container12(l.id)}
+	if l.facts != nil {
+		fields = append(fields, zap.String("container", l.facts.Name))
+	}
+	return fields
+}
+
+func container12(id string) zap.Field { return zap.String("container_id", short(id)) }

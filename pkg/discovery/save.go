@@ -1,0 +1,97 @@
+package discovery
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// saveRetry is how long after a failure drains are written again.
+const saveRetry = 30 * time.Second
+
+// saving is where the loop stands with the disk. The loop hands the latest drains to the saver and goes on.
+type saving struct {
+	version uint64 // of the drains handed over last
+	retryAt time.Time
+	waiting []saveWaiter
+	failing bool
+}
+
+type saveWaiter struct {
+	version uint64
+	reply   chan<- error // has room for one
+}
+
+type save struct {
+	version uint64
+	drains  []Drain
+}
+
+type saveResult struct {
+	version uint64
+	err     error
+}
+
+// noStore is the store of a watcher that has none.
+type noStore struct{}
+
+func (noStore) Load() ([]Drain, error) { return nil, nil }
+func (noStore) Save([]Drain) error     { return nil }
+
+// persist hands the drains that outlive the process to the saver. What it has not begun to write is replaced.
+func (s *state) persist() {
+	s.saving.version++
+	s.saving.retryAt = time.Time{}
+	drains := slices.DeleteFunc(s.sortedDrains(), func(d Drain) bool { return d.Hold == HoldConnection })
+	select {
+	case <-s.w.saves:
+	default:
+	}
+	s.w.saves <- save{s.saving.version, drains}
+}
+
+// whenSaved has reply told when all that has been handed over is written, or has failed.
+func (s *state) whenSaved(reply chan<- error) {
+	s.saving.waiting = append(s.saving.waiting, saveWaiter{s.saving.version, reply})
+}
+
+func (s *state) savedDrains(r saveResult) {
+	switch {
+	case r.err != nil:
+		s.w.metrics.saveErrors.Inc()
+		if !s.saving.failing {
+			s.w.log.Error("drains cannot be saved, a restart of the agent would forget them", zap.Error(r.err))
+		}
+		s.saving.retryAt = s.now().Add(saveRetry)
+	case s.saving.failing:
+		s.w.log.Info("drains are saved again")
+	}
+	s.saving.failing = r.err != nil
+	var waiting []saveWaiter
+	for _, w := range s.saving.waiting {
+		if w.version > r.version {
+			waiting = append(waiting, w)
+			continue
+		}
+		w.reply <- r.err
+	}
+	s.saving.waiting = waiting
+}
+
+func (s *state) retrySave(now time.Time) {
+	if !s.saving.retryAt.IsZero() && !now.Before(s.saving.retryAt) {
+		s.persist()
+	}
+}
+
+// saver writes drains until saves is closed. It alone waits for the disk.
+func (w *Watcher) saver() {
+	for sv := range w.saves {
+		err := w.store.Save(sv.drains)
+		select {
+		case w.saved <- saveResult{sv.version, err}:
+		case <-w.done:
+		}
+	}
+}
