@@ -93,7 +93,7 @@ func (l *load) ask(ctx context.Context, group string) {
 	if err == nil {
 		err = json.Unmarshal(body, &who)
 	}
-	if err == nil && !strings.HasPrefix(who.Name, prefix+group) {
+	if err == nil && !strings.HasPrefix(who.Name, group+"-") {
 		err = fmt.Errorf("target group %s: container %q answered", group, who.Name)
 	}
 	if ctx.Err() != nil {
@@ -119,7 +119,7 @@ func (l *load) summary() []string {
 		for _, name := range slices.Sorted(maps.Keys(l.answers[group])) {
 			parts = append(parts, fmt.Sprintf("%s %d", name, l.answers[group][name]))
 		}
-		lines = append(lines, fmt.Sprintf("%-4s answered by  %s", group, strings.Join(parts, ",  ")))
+		lines = append(lines, fmt.Sprintf("%-8s answered by  %s", group, strings.Join(parts, ",  ")))
 	}
 	return lines
 }

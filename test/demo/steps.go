@@ -24,10 +24,8 @@ type service struct {
 	count int
 }
 
-var services = []service{{"web", 3}, {"api", 2}}
-
-// prefix begins the names of the demo's containers.
-const prefix = "demo-"
+// Their names are the demo's own: a container of somebody else's that asks for "web" is none of its business.
+var services = []service{{"demo-web", 3}, {"demo-api", 2}}
 
 // elbsim is the running stand-in.
 type elbsim struct {
@@ -128,7 +126,7 @@ func (d *demo) startContainers(ctx context.Context) error {
 	var names []string
 	for _, s := range services {
 		for i := range s.count {
-			name := fmt.Sprintf("%s%s-%d", prefix, s.name, i+1)
+			name := fmt.Sprintf("%s-%d", s.name, i+1)
 			if err := d.startContainer(ctx, s.name, name); err != nil {
 				return err
 			}
@@ -198,7 +196,8 @@ func (d *demo) report(l *load) error {
 
 // replace replaces a container while requests go on.
 func (d *demo) replace(ctx context.Context) error {
-	old, successor := prefix+"web-1", prefix+"web-4"
+	group := services[0].name
+	old, successor := group+"-1", fmt.Sprintf("%s-%d", group, services[0].count+1)
 	d.out.step("One container replaced by another, while requests go on")
 	l := newLoad(d.elbsim.listeners)
 	loading, stop := context.WithCancel(ctx)
@@ -209,7 +208,7 @@ func (d *demo) replace(ctx context.Context) error {
 		l.keep(loading)
 	}()
 	err := func() error {
-		if err := d.startContainer(ctx, "web", successor); err != nil {
+		if err := d.startContainer(ctx, group, successor); err != nil {
 			return err
 		}
 		if err := d.waitHealthy(ctx, successor); err != nil {
