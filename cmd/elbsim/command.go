@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -104,7 +106,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	return server.Run(ctx)
 }
 
-// build makes the account that the flags describe.
+// build makes the account that the file and the flags describe. A flag that is given wins over the file.
 func (o *options) build(out io.Writer) (*elbsim.Sim, elbsim.Listen, error) {
 	listen := elbsim.Listen{API: o.listen, IMDS: map[string]string{}}
 	for _, v := range o.imds {
@@ -114,34 +116,79 @@ func (o *options) build(out io.Writer) (*elbsim.Sim, elbsim.Listen, error) {
 		}
 		listen.IMDS[instance] = address
 	}
-	cfg := elbsim.Config{
-		Region: o.region, Account: o.account, AnyInstance: o.anyInstance, AutoAttach: o.autoAttach, Latency: o.latency,
-		Lags:     &elbsim.Lags{Register: o.registerLag, Deregister: o.deregisterLag, Describe: o.describeLag},
-		Instance: elbsim.Instance{PrivateIP: o.privateIP}, Probe: elbsim.NetProbe,
+	file := &elbsim.File{}
+	if o.config != "" {
+		if len(o.groups)+len(o.forwards)+len(o.instances) > 0 {
+			return nil, listen, errors.New("--config: describes groups, listeners and instances by itself, without --target-group, --forward and --instance-id")
+		}
+		var err error
+		if file, err = elbsim.LoadFile(o.config); err != nil {
+			return nil, listen, err
+		}
 	}
-	if len(o.instances) > 0 {
-		cfg.Instance.ID = o.instances[0]
+	cfg := file.Config
+	if err := o.override(&cfg); err != nil {
+		return nil, listen, err
 	}
-	if o.throttle {
-		cfg.Throttling = elbsim.DefaultThrottling()
-		cfg.Throttling.RejectedTakes = o.rejectedTakes
-	}
+	cfg.Probe = elbsim.NetProbe
 	if o.calls {
 		cfg.OnCall = o.printer(out)
 	}
-	var err error
-	if o.policy != "" {
-		if cfg.Policy, err = elbsim.LoadPolicy(o.policy); err != nil {
-			return nil, listen, err
-		}
-	}
 	sim := elbsim.New(cfg)
+	if err := file.Populate(sim); err != nil {
+		return nil, listen, err
+	}
 	for _, id := range o.instances[min(1, len(o.instances)):] {
 		if err := sim.AddInstance(elbsim.Instance{ID: id}); err != nil {
-			return nil, listen, err
+			return nil, listen, fmt.Errorf("--instance-id: %w", err)
 		}
 	}
 	return sim, listen, o.addGroups(sim)
+}
+
+// override puts the flags that were given into the account.
+func (o *options) override(cfg *elbsim.Config) error {
+	cfg.Region, cfg.Account = cmp.Or(o.region, cfg.Region), cmp.Or(o.account, cfg.Account)
+	cfg.Instance.PrivateIP = cmp.Or(o.privateIP, cfg.Instance.PrivateIP)
+	cfg.AnyInstance, cfg.AutoAttach = cfg.AnyInstance || o.anyInstance, cfg.AutoAttach || o.autoAttach
+	if len(o.instances) > 0 {
+		cfg.Instance.ID = o.instances[0]
+		if err := elbsim.CheckInstanceID(cfg.Instance.ID); err != nil {
+			return fmt.Errorf("--instance-id: %w", err)
+		}
+	}
+	if cfg.Lags == nil {
+		lags := elbsim.DefaultLags()
+		cfg.Lags = &lags
+	}
+	for flag, d := range map[string]struct{ to, from *time.Duration }{
+		"latency":        {&cfg.Latency, &o.latency},
+		"register-lag":   {&cfg.Lags.Register, &o.registerLag},
+		"deregister-lag": {&cfg.Lags.Deregister, &o.deregisterLag},
+		"describe-lag":   {&cfg.Lags.Describe, &o.describeLag},
+	} {
+		if !o.changed(flag) {
+			continue
+		}
+		if *d.from < 0 {
+			return fmt.Errorf("--%s %v: must not be negative", flag, *d.from)
+		}
+		*d.to = *d.from
+	}
+	if o.throttle && cfg.Throttling == nil {
+		cfg.Throttling = elbsim.DefaultThrottling()
+	}
+	if o.rejectedTakes && cfg.Throttling != nil {
+		cfg.Throttling.RejectedTakes = true
+	}
+	if o.policy != "" {
+		policy, err := elbsim.LoadPolicy(o.policy)
+		if err != nil {
+			return fmt.Errorf("--policy: %w", err)
+		}
+		cfg.Policy = policy
+	}
+	return nil
 }
 
 func (o *options) addGroups(sim *elbsim.Sim) error {
@@ -153,7 +200,7 @@ func (o *options) addGroups(sim *elbsim.Sim) error {
 		g.HealthCheck.Interval = o.healthInterval
 		g.Detached = true // until --forward gives it a listener
 		if g.DeregistrationDelay = o.delay; o.delay == 0 {
-			g.DeregistrationDelay = -1
+			g.DeregistrationDelay = -1 // none, where 0 is the default
 		}
 		if _, err := sim.AddGroup(g); err != nil {
 			return fmt.Errorf("--target-group %s: %w", v, err)

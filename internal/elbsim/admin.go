@@ -1,6 +1,7 @@
 package elbsim
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -203,6 +204,7 @@ func (s *Sim) putInstance(r *http.Request) (any, error) {
 		return nil, err
 	}
 	id := r.PathValue("id")
+	set.State = cmp.Or(set.State, "running")
 	err := s.SetInstanceState(id, set.State)
 	if err == nil || !errors.Is(err, ErrUnknown) {
 		return nil, err

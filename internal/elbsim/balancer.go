@@ -2,14 +2,13 @@ package elbsim
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
-
-	"berth/pkg/target"
 )
 
 // LoadBalancer is a load balancer that really forwards, once its listeners are served (Listen or ServeListener).
@@ -85,6 +84,7 @@ type listener struct {
 }
 
 type rule struct {
+	priority   int
 	conditions Conditions
 	sources    []netip.Prefix
 	fixed      *FixedResponse
@@ -116,18 +116,18 @@ func (s *Sim) newBalancer(spec LoadBalancer) (*balancer, error) {
 	kind := map[string]string{"application": "app", "network": "net"}[spec.Type]
 	switch {
 	case kind == "":
-		return nil, fmt.Errorf("type %q: must be application or network", spec.Type)
+		return nil, at("type", fmt.Errorf("%q: must be application or network", spec.Type))
 	case len(spec.Name) > 32 || !groupName.MatchString(spec.Name):
-		return nil, fmt.Errorf("name %q: must be 1 to 32 alphanumeric characters and hyphens", spec.Name)
+		return nil, at("name", fmt.Errorf("%q: must be 1 to 32 alphanumeric characters and hyphens", spec.Name))
 	case slices.ContainsFunc(s.balancers, func(b *balancer) bool { return b.spec.Name == spec.Name }):
-		return nil, fmt.Errorf("the name is taken")
+		return nil, at("name", fmt.Errorf("%q: is taken", spec.Name))
 	}
 	spec.IdleTimeout = cmp.Or(spec.IdleTimeout, map[string]time.Duration{"app": 60 * time.Second, "net": 350 * time.Second}[kind])
 	b := &balancer{arn: s.arn("loadbalancer/"+kind+"/"+spec.Name, 1), spec: spec}
 	for i, l := range spec.Listeners {
 		compiled, err := s.newListener(b, l)
 		if err != nil {
-			return nil, fmt.Errorf("listener %d: %w", i+1, err)
+			return nil, at(fmt.Sprintf("listeners[%d]", i), err)
 		}
 		b.listeners = append(b.listeners, compiled)
 	}
@@ -149,26 +149,29 @@ func (s *Sim) newListener(b *balancer, spec Listener) (*listener, error) {
 	}
 	spec.Protocol = cmp.Or(spec.Protocol, allowed[0])
 	if !slices.Contains(allowed, spec.Protocol) {
-		return nil, fmt.Errorf("protocol %q: elbsim's %s load balancers listen on %s", spec.Protocol, b.spec.Type, strings.Join(allowed, " or "))
+		return nil, at("protocol", fmt.Errorf("%q: elbsim's %s load balancers listen on %s", spec.Protocol, b.spec.Type, strings.Join(allowed, " or ")))
 	}
 	if network && len(spec.Rules) > 0 {
-		return nil, fmt.Errorf("rules: only application load balancers have them")
+		return nil, at("rules", errors.New("only application load balancers have them"))
 	}
 	l := &listener{sim: s, balancer: b, spec: spec}
-	sorted := slices.SortedFunc(slices.Values(spec.Rules), func(a, b Rule) int { return cmp.Compare(a.Priority, b.Priority) })
-	for i, r := range sorted {
-		if r.Priority < 1 || r.Priority > 50_000 || i > 0 && r.Priority == sorted[i-1].Priority {
-			return nil, fmt.Errorf("priority %d: must be from 1 to 50000 and different in each rule", r.Priority)
+	seen := map[int]bool{}
+	for i, r := range spec.Rules {
+		field := fmt.Sprintf("rules[%d]", i)
+		if r.Priority < 1 || r.Priority > 50_000 || seen[r.Priority] {
+			return nil, at(field+".priority", fmt.Errorf("%d: must be from 1 to 50000 and different in each rule", r.Priority))
 		}
+		seen[r.Priority] = true
 		compiled, err := s.newRule(b, r)
 		if err != nil {
-			return nil, fmt.Errorf("rule %d: %w", r.Priority, err)
+			return nil, at(field, err)
 		}
 		l.rules = append(l.rules, compiled)
 	}
+	slices.SortFunc(l.rules, func(a, b rule) int { return cmp.Compare(a.priority, b.priority) })
 	last, err := s.newAction(b, spec.Default)
 	if err != nil {
-		return nil, fmt.Errorf("default action: %w", err)
+		return nil, at("default", err)
 	}
 	l.rules = append(l.rules, last)
 	if !network {
@@ -182,15 +185,15 @@ func (s *Sim) newRule(b *balancer, spec Rule) (rule, error) {
 	if err != nil {
 		return r, err
 	}
-	r.conditions = spec.Conditions
+	r.priority, r.conditions = spec.Priority, spec.Conditions
 	c := &r.conditions
 	if len(c.PathPattern)+len(c.HostHeader)+len(c.Method)+len(c.Header)+len(c.SourceIP) == 0 {
-		return r, fmt.Errorf("conditions: a rule needs at least one")
+		return r, errors.New("a rule needs at least one condition")
 	}
 	for _, network := range c.SourceIP {
 		prefix, err := netip.ParsePrefix(network)
 		if err != nil {
-			return r, fmt.Errorf("source ip %q: must be a network in CIDR notation", network)
+			return r, at("source_ip", fmt.Errorf("%q: must be a network in CIDR notation", network))
 		}
 		r.sources = append(r.sources, prefix)
 	}
@@ -200,28 +203,28 @@ func (s *Sim) newRule(b *balancer, spec Rule) (rule, error) {
 func (s *Sim) newAction(b *balancer, a Action) (rule, error) {
 	var r rule
 	if (len(a.Forward) == 0) == (a.Fixed == nil) {
-		return r, fmt.Errorf("exactly one of forward and fixed response is needed")
+		return r, errors.New("exactly one of forward and fixed_response is needed")
 	}
 	if r.fixed = a.Fixed; r.fixed != nil {
 		if b.spec.Type == "network" {
-			return r, fmt.Errorf("fixed response: only application load balancers give them")
+			return r, at("fixed_response", errors.New("only application load balancers give them"))
 		}
 		if r.fixed.Status < 200 || r.fixed.Status > 599 {
-			return r, fmt.Errorf("fixed response: status %d: must be from 200 to 599", r.fixed.Status)
+			return r, at("fixed_response.status", fmt.Errorf("%d: must be from 200 to 599", r.fixed.Status))
 		}
 	}
 	equal := !slices.ContainsFunc(a.Forward, func(w Weighted) bool { return w.Weight != 0 })
 	for _, w := range a.Forward {
 		g, err := s.find(w.Group)
 		if err != nil {
-			return r, err
+			return r, at("forward", err)
 		}
 		application := g.spec.Protocol == "HTTP" || g.spec.Protocol == "HTTPS"
 		if application != (b.spec.Type == "application") {
-			return r, fmt.Errorf("target group %s: protocol %s does not fit a load balancer of type %s", g.name, g.spec.Protocol, b.spec.Type)
+			return r, at("forward", fmt.Errorf("target group %s: protocol %s does not fit a load balancer of type %s", g.name, g.spec.Protocol, b.spec.Type))
 		}
 		if w.Weight < 0 || w.Weight > 999 {
-			return r, fmt.Errorf("target group %s: weight %d: must be from 0 to 999", g.name, w.Weight)
+			return r, at("forward", fmt.Errorf("target group %s: weight %d: must be from 0 to 999", g.name, w.Weight))
 		}
 		if equal {
 			w.Weight = 1
@@ -282,83 +285,6 @@ func (r *rule) takes(req *http.Request) bool {
 
 func anyWildcard(globs []string, s string, fold bool) bool {
 	return patterns{globs: globs}.match(s, fold)
-}
-
-// choose picks one of the rule's groups by weight.
-func (s *Sim) choose(groups []weightedGroup) *group {
-	total := 0
-	for _, w := range groups {
-		total += w.weight
-	}
-	if len(groups) == 1 || total == 0 {
-		return groups[0].group
-	}
-	n := s.rng.IntN(total)
-	for _, w := range groups {
-		if n -= w.weight; n < 0 {
-			return w.group
-		}
-	}
-	return groups[0].group
-}
-
-// routes are the targets of a group that get new requests, kept until something changes.
-type routes struct {
-	valid bool
-	until time.Time // when they must be looked at anew; zero: not by time alone
-	list  []*entry
-	turn  int
-}
-
-// pick returns the target of a group whose turn it is, or nil if none can take a request.
-func (s *Sim) pick(g *group, now time.Time) *entry {
-	r := &g.routes
-	if !r.valid || !r.until.IsZero() && !now.Before(r.until) {
-		s.reroute(g, now)
-	}
-	if len(r.list) == 0 {
-		return nil
-	}
-	r.turn++
-	return r.list[r.turn%len(r.list)]
-}
-
-// reroute finds the targets that get requests: the healthy ones, or, where none is healthy, all that are registered
-// (fail-open). Deregistered ones go on as they were until the lag is over.
-func (s *Sim) reroute(g *group, now time.Time) {
-	s.forget(g, now)
-	var healthy, others []*entry
-	var until time.Time
-	sooner := func(t time.Time) {
-		if until.IsZero() || t.Before(until) {
-			until = t
-		}
-	}
-	for _, key := range target.Sorted(g.entries) {
-		e := g.entries[key]
-		state := s.healthAt(e, now, now).State
-		if !e.removed.IsZero() {
-			end := e.removed.Add(s.lags.Deregister)
-			if !now.Before(end) {
-				continue
-			}
-			sooner(end)
-			state = e.left
-		} else if s.cfg.Probe == nil && !e.next.IsZero() && !e.settled() {
-			sooner(e.next)
-		}
-		switch state {
-		case StateHealthy:
-			healthy = append(healthy, e)
-		case StateUnused, StateAbsent:
-		default:
-			others = append(others, e)
-		}
-	}
-	g.routes.list, g.routes.until, g.routes.valid = healthy, until, true
-	if len(healthy) == 0 {
-		g.routes.list = others
-	}
 }
 
 // Forward adds a load balancer of that name whose only listener sends everything to one group: an application load

@@ -1,6 +1,7 @@
 package elbsim
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,6 +13,37 @@ type APIError struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 	Status  int    `json:"status"`
+	field   string // the key of the configuration file that it is about; "" where there is none
+}
+
+// of names the key of the configuration file that the error is about.
+func (e *APIError) of(field string) *APIError {
+	e.field = field
+	return e
+}
+
+// fieldError is an error about one key of what was given: "listeners[0].rules[2].forward".
+type fieldError struct {
+	field string
+	err   error
+}
+
+// Error returns the key and what is wrong with it.
+func (e *fieldError) Error() string { return e.field + ": " + e.err.Error() }
+
+// Unwrap returns what is wrong with it.
+func (e *fieldError) Unwrap() error { return e.err }
+
+// at says that an error is about a key. Keys of nested errors are joined.
+func at(field string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var inner *fieldError
+	if errors.As(err, &inner) {
+		return &fieldError{field + "." + inner.field, inner.err}
+	}
+	return &fieldError{field, err}
 }
 
 // Error returns code and message.
@@ -71,6 +103,10 @@ func errResourceInUse(arn string) *APIError {
 
 func errTooManyTargets(g *group, limit int) *APIError {
 	return apiError("TooManyTargets", "The maximum number of targets (%d) has been reached for target group '%s'", limit, g.arn)
+}
+
+func errTooManyBalancerTargets(arn string, limit int) *APIError {
+	return apiError("TooManyTargets", "The maximum number of targets (%d) has been reached for load balancer '%s'", limit, arn)
 }
 
 func errTooManyRegistrations(id string, limit int) *APIError {

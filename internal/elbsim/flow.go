@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -21,6 +22,7 @@ type flow struct {
 	entry   *entry
 	address string // where the target is reached
 	scheme  string // http or https, for HTTP requests
+	trace   string // its X-Amzn-Trace-Id
 	stats   *stats
 	end     context.CancelCauseFunc
 	timer   *time.Timer // ends it with the deregistration delay; nil: none
@@ -85,6 +87,7 @@ func (s *Sim) begin(r *rule, end context.CancelCauseFunc) *flow {
 	if g.spec.Protocol == "HTTPS" {
 		f.scheme = "https"
 	}
+	f.trace = fmt.Sprintf("Root=1-%08x-%016x%08x", now.Unix(), s.rng.Uint64(), s.rng.Uint32())
 	if e.flows == nil {
 		e.flows = map[*flow]struct{}{}
 	}

@@ -23,6 +23,9 @@ type exchange struct {
 	status int // of the target's reply; 0: none came
 }
 
+// traceHeader is how an ALB lets a request be followed.
+const traceHeader = "X-Amzn-Trace-Id"
+
 type exchangeKey struct{}
 
 func exchangeOf(ctx context.Context) *exchange {
@@ -59,6 +62,9 @@ func rewrite(r *httputil.ProxyRequest) {
 	r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"] // ours is appended
 	r.SetXForwarded()
 	r.Out.Header.Del("X-Forwarded-Host") // an ALB sends none
+	if r.Out.Header.Get(traceHeader) == "" {
+		r.Out.Header.Set(traceHeader, x.flow.trace)
+	}
 	if local, ok := r.In.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
 		if _, port, err := net.SplitHostPort(local.String()); err == nil {
 			r.Out.Header.Set("X-Forwarded-Port", port)

@@ -5,105 +5,9 @@ import (
 	"encoding/base64"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
-
-var (
-	protocols     = []string{"HTTP", "HTTPS", "TCP", "TLS", "UDP", "TCP_UDP", "GENEVE", "QUIC", "TCP_QUIC"}
-	targetTypes   = []string{"instance", "ip", "lambda", "alb"}
-	checkProtocol = []string{"HTTP", "HTTPS", "TCP"}
-)
-
-func checkGroupName(name string) *APIError {
-	switch {
-	case name == "":
-		return errMissing("Name")
-	case len(name) > 32:
-		return errValidation("Target group name '%s' cannot be longer than '32' characters", clip(name))
-	case strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-"):
-		return errValidation("Target group name '%s' cannot begin or end with a hyphen", clip(name))
-	case !groupName.MatchString(name):
-		return errValidation("Target group name '%s' can only contain characters that are alphanumeric characters and hyphens(-)", clip(name))
-	}
-	return nil
-}
-
-// checkGroup checks a spec that has its defaults.
-func checkGroup(g *Group) *APIError {
-	hc := &g.HealthCheck
-	switch {
-	case !slices.Contains(protocols, g.Protocol):
-		return errEnum("Protocol", g.Protocol, protocols...)
-	case g.Protocol == "GENEVE" || strings.HasSuffix(g.Protocol, "QUIC"):
-		return errValidation("elbsim does not support target groups with protocol %s", g.Protocol)
-	case !slices.Contains(targetTypes, g.Type):
-		return errEnum("TargetType", g.Type, targetTypes...)
-	case g.Type != "instance" && g.Type != "ip":
-		return errValidation("elbsim does not support target groups of type %s", g.Type)
-	case g.IPAddressType != "ipv4" && g.IPAddressType != "ipv6":
-		return errEnum("IpAddressType", g.IPAddressType, "ipv4", "ipv6")
-	case !slices.Contains(checkProtocol, hc.Protocol):
-		return errValidation("Health check protocol '%s' is not supported; it must be one of HTTP, HTTPS, TCP", clip(hc.Protocol))
-	case hc.Protocol == "TCP" && (g.Protocol == "HTTP" || g.Protocol == "HTTPS"):
-		return errValidation("Health check protocol 'TCP' is not supported for target groups with the protocol %s", g.Protocol)
-	case hc.Timeout > hc.Interval:
-		return errValidation("Health check timeout '%g' must be smaller than or equal to the interval '%g'", hc.Timeout.Seconds(), hc.Interval.Seconds())
-	case g.DeregistrationDelay > time.Hour:
-		return errRange(attrDelay, int(g.DeregistrationDelay.Seconds()), 0, 3600)
-	}
-	if hc.Port != trafficPort {
-		if n, err := strconv.Atoi(hc.Port); err != nil || n < 1 || n > 65535 {
-			return errValidation("Health check port '%s' must be either '%s' or in the range 1 to 65535", clip(hc.Port), trafficPort)
-		}
-	}
-	if hc.Path != "" && (hc.Path[0] != '/' || len(hc.Path) > 1024) {
-		return errValidation("Health check path '%s' must begin with a '/' and have at most 1024 characters", clip(hc.Path))
-	}
-	if hc.Codes != "" && !validCodes(hc.Codes, g.Protocol) {
-		return errValidation("Health check matcher HTTP code '%s' is not valid", clip(hc.Codes))
-	}
-	return nil
-}
-
-// validCodes reports whether a matcher like "200,202" or "200-299" is one that the group's load balancer accepts.
-func validCodes(codes, protocol string) bool {
-	high := 599
-	if protocol == "HTTP" || protocol == "HTTPS" {
-		high = 499
-	}
-	for part := range strings.SplitSeq(codes, ",") {
-		from, to, ok := codeRange(part)
-		if !ok || from < 200 || to > high || from > to {
-			return false
-		}
-	}
-	return true
-}
-
-func codeRange(part string) (from, to int, ok bool) {
-	low, high, isRange := strings.Cut(strings.TrimSpace(part), "-")
-	from, err := strconv.Atoi(low)
-	if err != nil {
-		return 0, 0, false
-	}
-	if !isRange {
-		return from, from, true
-	}
-	to, err = strconv.Atoi(high)
-	return from, to, err == nil
-}
-
-// matches reports whether a code passes a check with that matcher.
-func matches(codes string, code int) bool {
-	for part := range strings.SplitSeq(codes, ",") {
-		if from, to, ok := codeRange(part); ok && from <= code && code <= to {
-			return true
-		}
-	}
-	return false
-}
 
 // createTargetGroup is the call of that name.
 type createTargetGroup struct{ spec Group }
@@ -123,6 +27,9 @@ func decodeCreateGroup(f form) (request, *APIError) {
 		if _, err := f.required(name); err != nil {
 			return nil, err
 		}
+	}
+	if !strings.HasPrefix(r.spec.VPC, "vpc-") {
+		return nil, errValidation("The VPC ID '%s' is not found", clip(r.spec.VPC))
 	}
 	port, err := f.number("Port", 1, 65535)
 	if err != nil {
@@ -291,6 +198,9 @@ func decodeDescribeGroups(f form) (request, *APIError) {
 	}
 	if given > 1 {
 		return nil, errValidation("Only one of load balancer ARN, target group names or target group ARNs can be specified")
+	}
+	if r.balancer != "" && !strings.Contains(r.balancer, ":loadbalancer/") {
+		return nil, errValidation("'%s' is not a valid load balancer ARN", clip(r.balancer))
 	}
 	for _, arn := range r.arns {
 		if err := checkGroupARN(arn); err != nil {

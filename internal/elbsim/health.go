@@ -11,7 +11,10 @@ import (
 	"berth/pkg/target"
 )
 
-const trafficPort = "traffic-port"
+const (
+	trafficPort = "traffic-port"
+	minInterval = 5 * time.Second // AWS's; below it elbsim is on its own
+)
 
 // HealthCheck says how a group's targets are checked. Zero fields get AWS's defaults for the group's protocol; the Go
 // API and the configuration file take intervals below AWS's five seconds.
@@ -38,7 +41,10 @@ func (h HealthCheck) withDefaults(groupProtocol string) HealthCheck {
 	}
 	h.Port = cmp.Or(h.Port, trafficPort)
 	h.Interval = cmp.Or(h.Interval, 30*time.Second)
-	h.Timeout = cmp.Or(h.Timeout, min(timeout, h.Interval))
+	if h.Interval < minInterval {
+		timeout = 2 * time.Second // AWS's least: a short interval is for demos and tests, not for slow machines to fail
+	}
+	h.Timeout = cmp.Or(h.Timeout, min(timeout, max(h.Interval, 2*time.Second)))
 	h.Healthy = cmp.Or(h.Healthy, 5)
 	h.Unhealthy = cmp.Or(h.Unhealthy, 2)
 	if h.Protocol == "TCP" {

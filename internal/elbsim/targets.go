@@ -194,20 +194,48 @@ func (s *Sim) checkQuotas(g *group, targets []candidate) *APIError {
 	if q := s.cfg.Quotas.TargetsPerGroup; q > 0 && held+len(added) > q {
 		return errTooManyTargets(g, q)
 	}
+	if err := s.checkBalancerQuota(g, len(added)); err != nil {
+		return err
+	}
 	q := s.cfg.Quotas.RegistrationsPerTarget
 	for _, c := range targets {
-		if q > 0 && c.inst != nil && s.registrations(c.inst, g)+perID[c.key.ID] > q {
+		n := perID[c.key.ID]
+		// The count is only worth while where the limit is near, whatever the groups.
+		if q > 0 && c.inst != nil && len(c.inst.entries)+n > q && registrations(c.inst, g)+n > q {
 			return errTooManyRegistrations(c.key.ID, q)
 		}
 	}
 	return nil
 }
 
-// registrations counts an instance's registrations in groups that share a load balancer with g, g included.
-func (s *Sim) registrations(inst *instance, g *group) int {
-	if len(inst.entries) < s.cfg.Quotas.RegistrationsPerTarget/2 {
-		return 0 // far from the limit whatever the groups: not worth the count
+// checkBalancerQuota reports whether the group's load balancers have room. A target counts once for each of their
+// groups that it is in.
+func (s *Sim) checkBalancerQuota(g *group, added int) *APIError {
+	q := s.cfg.Quotas.TargetsPerLoadBalancer
+	if q == 0 {
+		q = 1000
+		if g.network() {
+			q = 500
+		}
 	}
+	for arn := range g.users {
+		if q < 0 || arn == "" {
+			continue
+		}
+		for _, other := range s.groups {
+			if other.users[arn] > 0 {
+				added += other.registered
+			}
+		}
+		if added > q {
+			return errTooManyBalancerTargets(arn, q)
+		}
+	}
+	return nil
+}
+
+// registrations counts an instance's registrations in groups that share a load balancer with g, g included.
+func registrations(inst *instance, g *group) int {
 	n := 0
 	for e := range inst.entries {
 		if e.removed.IsZero() && (e.group == g || shareBalancer(e.group, g)) {
