@@ -22,6 +22,7 @@ type environment struct {
 	metrics   *Metrics
 	log       *zap.Logger
 	bootID    string
+	dry       bool // look, and change nothing
 	started   time.Time
 	board     *board
 	followers *followers
@@ -97,6 +98,20 @@ func (f *followers) add(keys []string, n int) {
 	for r := range f.pokes {
 		r.poke()
 	}
+}
+
+// each calls do for the running reconcilers that key names, and reports whether there was one.
+func (f *followers) each(key string, do func(*reconciler)) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := false
+	for r := range f.pokes {
+		if in := r.slot.Load(); in != nil && slices.Contains(in.keys, key) {
+			do(r)
+			found = true
+		}
+	}
+	return found
 }
 
 func (f *followers) running(r *reconciler, yes bool) {
@@ -188,6 +203,7 @@ func (r *reconciler) publish(step Step) {
 	if !r.tried {
 		s.State = StateWaiting
 	}
+	s.Pending = r.pending()
 	for c := ClassDescribe; c > ClassNone; c-- { // the trouble of the most urgent class wins
 		ce := r.trouble[c]
 		if ce == nil {

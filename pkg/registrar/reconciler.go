@@ -40,8 +40,9 @@ type reconciler struct {
 	env  *environment
 	log  *zap.Logger
 
-	slot atomic.Pointer[input] // the newest input
-	wake chan struct{}         // one slot: there is a new input, or somebody began to follow
+	slot    atomic.Pointer[input]           // the newest input
+	pruning atomic.Pointer[[]target.Target] // unclaimed targets that somebody wants removed
+	wake    chan struct{}                   // one slot: there is a new input, or somebody began to follow
 
 	// Owned by run.
 	in        *input
@@ -56,6 +57,7 @@ type reconciler struct {
 	tried     bool   // a first attempt has ended, well or not
 	schedule  schedule
 	goneSince time.Time // the group was first found not to exist
+	would     []Pending // what a dry run has last said that it would do
 }
 
 // keepGone is how long the ledger keeps what was registered in a group that AWS says does not exist: it may have been
@@ -85,7 +87,7 @@ func newReconciler(groupARN string, self Self, env *environment, entries []Entry
 		}
 		r.have[e.Target] = s
 	}
-	r.schedule.start(time.Now(), len(r.have) > 0)
+	r.schedule.start(time.Now(), len(r.have) > 0 && !env.dry)
 	return r
 }
 
@@ -199,12 +201,27 @@ func async(f func()) <-chan struct{} {
 }
 
 // take makes the newest input the present one, and settles whose the targets are: which are wanted, whose claims
-// have passed to another run, and which unclaimed ones have turned out to be stale.
+// have passed to another run, which unclaimed ones have turned out to be stale, and which somebody wants removed.
 func (r *reconciler) take() {
 	in := r.slot.Load()
-	if in == nil || in == r.in {
+	if in == nil {
 		return
 	}
+	if in != r.in {
+		r.adjust(in)
+	}
+	if prune := r.pruning.Swap(nil); prune != nil {
+		for _, t := range *prune {
+			if seen, ok := r.unclaimed[t]; ok {
+				delete(r.unclaimed, t)
+				r.adopt(t, seen, target.Run{}, time.Now())
+			}
+		}
+	}
+}
+
+// adjust makes in the present input.
+func (r *reconciler) adjust(in *input) {
 	if before := r.label(); r.in != nil {
 		defer func() {
 			if r.label() != before {
@@ -321,8 +338,12 @@ func (r *reconciler) next(now time.Time) Step {
 		return Step{Class: ClassDescribe}
 	}
 	step := Plan(r.want, r.have, r.cond, now)
-	if step.Class != ClassNone {
+	if step.Class != ClassNone && (!r.env.dry || step.Class == ClassDescribe) {
 		return step
+	}
+	if r.env.dry {
+		r.doneSeq, r.tried, step = r.in.seq, true, Step{}
+		r.say()
 	}
 	if remove, add := Outstanding(r.want, r.have, r.cond); len(remove)+len(add) == 0 || r.attempted(remove, add) {
 		r.doneSeq, r.tried = r.in.seq, true

@@ -115,6 +115,14 @@ type TargetStatus struct {
 	Run         target.Run    `json:"run,omitzero"`    // of the ledger's claim
 }
 
+// Pending is one change that is still to be made.
+type Pending struct {
+	Operation string        `json:"operation"` // register or deregister
+	Target    target.Target `json:"target"`
+	Run       target.Run    `json:"run,omitzero"` // that it is, or was, registered for
+	Why       string        `json:"why"`          // one sentence
+}
+
 // GroupStatus is the state of one target group.
 type GroupStatus struct {
 	ARN   string   `json:"arn,omitempty"` // empty: not found yet
@@ -123,15 +131,17 @@ type GroupStatus struct {
 	State string   `json:"state"`
 	Err   string   `json:"error,omitempty"`
 	// Change says what to change and where, when a person must act.
-	Change     string          `json:"change,omitempty"`
-	Seq        uint64          `json:"seq"`   // of the Desired that the last completed plan acted on
-	Tried      bool            `json:"tried"` // a first attempt has ended, well or not
-	Facts      GroupFacts      `json:"facts"`
-	Targets    []TargetStatus  `json:"targets,omitempty"`
-	Refusals   []Refusal       `json:"refusals,omitempty"`
-	Unclaimed  []target.Target `json:"unclaimed,omitempty"`
-	VerifiedAt time.Time       `json:"verified_at,omitzero"`
-	RetryAt    time.Time       `json:"retry_at,omitzero"`
+	Change    string          `json:"change,omitempty"`
+	Seq       uint64          `json:"seq"`   // of the Desired that the last completed plan acted on
+	Tried     bool            `json:"tried"` // a first attempt has ended, well or not
+	Facts     GroupFacts      `json:"facts"`
+	Targets   []TargetStatus  `json:"targets,omitempty"`
+	Refusals  []Refusal       `json:"refusals,omitempty"`
+	Unclaimed []target.Target `json:"unclaimed,omitempty"`
+	// Pending is what is still to be done: nothing, a moment after a change, unless calls fail or are not made.
+	Pending    []Pending `json:"pending,omitempty"`
+	VerifiedAt time.Time `json:"verified_at,omitzero"`
+	RetryAt    time.Time `json:"retry_at,omitzero"`
 }
 
 // Snapshot is the state of all groups at one moment. It is immutable.

@@ -719,3 +719,59 @@ func deleteGroup(t *testing.T, w *world, arn string) {
 		t.Fatal(err)
 	}
 }
+
+// TestRegistrar_prune: unclaimed targets go when somebody says so, and nothing but unclaimed ones.
+func TestRegistrar_prune(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.foreign("web", 7, 8)
+		w.start()
+		w.want("web", 1)
+		w.after(5 * time.Second)
+		if !w.reg.Prune("web", []target.Target{{ID: instance, Port: 7}, {ID: instance, Port: 1}, {ID: other, Port: 1}}) {
+			t.Error("the group is not served")
+		}
+		w.after(5 * time.Second)
+		w.registered("web", 1, 8)
+		w.foreignStands("web")
+		w.called("RegisterTargets web 1", "DeregisterTargets web 7")
+		if w.reg.Prune("nobody", nil) {
+			t.Error("a group that is not there was served")
+		}
+	}, web())
+}
+
+// TestRegistrar_dryRun says what it would do, and does nothing of it.
+func TestRegistrar_dryRun(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.foreign("web", 3, 7)
+		w.ledgerOf(boot, "web", 2)
+		w.dry = true
+		w.start()
+		w.d.Allotted = []target.Allotment{{Run: run("stranger"), HostPort: 7}}
+		w.want("web", 1, 3)
+		w.after(time.Hour)
+		w.registered("web", 2, 3, 7)
+		w.called()
+		got := []string{}
+		for _, p := range w.group("web").Pending {
+			got = append(got, p.Operation+" "+p.Target.String()+": "+p.Why)
+		}
+		want := []string{
+			"deregister " + instance + ":2: before is not to be served here any more",
+			"deregister " + instance + ":7: it is stale: Docker has given port 7 to stranger, which is not served here",
+			"register " + instance + ":1: port 80/tcp of c1 is published there",
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("pending (-want +got):\n%s", diff)
+		}
+		if n := w.logs.FilterMessageSnippet("would").Len(); n != 3 {
+			t.Errorf("%d lines say what would be done; want each once", n)
+		}
+		w.d.Allotted = nil
+		w.want("web", 2, 3, 7)
+		w.after(time.Minute)
+		if n := w.logs.FilterMessageSnippet("would change nothing").Len(); n != 1 {
+			t.Errorf("%d lines say that nothing would be done", n)
+		}
+	}, web())
+}

@@ -32,6 +32,8 @@ type Options struct {
 	WriteTimeout, ReadTimeout time.Duration
 	// Peers is the number of hosts that share the account's rate limits in this region; 0: count those seen.
 	Peers int
+	// DryRun looks at every group and says what would be done, in the log and as Pending, and does nothing of it.
+	DryRun bool
 }
 
 func (o Options) withDefaults() Options {
@@ -83,7 +85,7 @@ func New(connect Connect, ledger *Ledger, o Options) *Registrar {
 	}
 	o.Pacer.SetPeers(o.Peers)
 	r.env = &environment{
-		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID, started: time.Now(),
+		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID, dry: o.DryRun, started: time.Now(),
 		board: newBoard(), followers: &followers{count: map[string]int{}, pokes: map[*reconciler]bool{}},
 		census: &census{fixed: o.Peers},
 		calls:  &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: r.credentials},
@@ -114,6 +116,19 @@ func (r *Registrar) Follow(keys []string) (stop func()) {
 	keys = slices.Clone(keys)
 	r.env.followers.add(keys, 1)
 	return sync.OnceFunc(func() { r.env.followers.add(keys, -1) })
+}
+
+// Prune takes these targets of the group that key names for ours, so that they are deregistered, should they be
+// unclaimed at that moment: nothing else is touched. It reports false where the group is not served.
+func (r *Registrar) Prune(key string, targets []target.Target) bool {
+	return r.env.followers.each(key, func(rec *reconciler) {
+		targets := slices.Clone(targets)
+		if before := rec.pruning.Swap(&targets); before != nil {
+			targets = append(targets, *before...)
+			rec.pruning.Store(&targets)
+		}
+		rec.poke()
+	})
 }
 
 // Turned returns when the supervisor's loop last turned: at least every ten seconds while Run runs, whatever AWS does.

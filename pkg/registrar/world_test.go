@@ -40,6 +40,7 @@ type world struct {
 	ledger *registrar.Ledger
 	reg    *registrar.Registrar
 	logs   *observer.ObservedLogs
+	dry    bool
 	groups []registrar.Group
 	d      registrar.Desired
 	stop   func()
@@ -96,7 +97,7 @@ func (w *world) start() {
 	if testing.Verbose() {
 		log = zap.New(zapcore.NewTee(core, zaptest.NewLogger(w.t).Core()))
 	}
-	w.reg = registrar.New(w.connect, w.ledger, registrar.Options{Log: log, BootID: boot})
+	w.reg = registrar.New(w.connect, w.ledger, registrar.Options{Log: log, BootID: boot, DryRun: w.dry})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.reg.Run(ctx) }()
