@@ -332,6 +332,9 @@ func (l *Ledger) Note(arn string, targets []target.Target, phase Phase) {
 			r.Removed = now
 		}
 		l.putLocked(&r)
+		if old.Phase == Removing && phase != Removing {
+			r.claimed, l.claimed = l.seq, l.seq // the disk has to know before it is acted on
+		}
 		changed = true
 	}
 	if changed {

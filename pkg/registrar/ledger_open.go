@@ -64,7 +64,7 @@ func OpenLedger(dir, bootID string, opts LedgerOptions) (*Ledger, error) {
 // diskTrouble reports whether err is of a kind that passes by itself or with an operator's help, while the agent goes
 // on from memory. Anything else is a mistake in the set-up, to be shown at the start.
 func diskTrouble(err error) bool {
-	for _, e := range []unix.Errno{unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EMFILE, unix.ENFILE, unix.ESTALE} {
+	for _, e := range []unix.Errno{unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.ESTALE} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -72,14 +72,24 @@ func diskTrouble(err error) bool {
 	return false
 }
 
+// scarce reports whether err says nothing of the disk, only that the process or the host has run out of something.
+func scarce(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
+}
+
 // read reads the file, and sets it aside if it is no ledger.
 func (w *ledgerWriter) read() (*ledgerContent, error) {
 	empty := &ledgerContent{records: map[claim]*record{}}
 	data, err := w.fs.ReadFile(w.path)
+	for range 2 {
+		if errors.Is(err, unix.EIO) {
+			data, err = w.fs.ReadFile(w.path) // nothing is given up for an error that passes
+		}
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return empty, nil
-	case errors.Is(err, ErrUnsafe), errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, ErrUnsafe), errors.Is(err, fs.ErrPermission), scarce(err):
 		return nil, err
 	case err != nil:
 		w.setAside(err, nil)
