@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -314,79 +312,6 @@ func (r *Registrar) refind(groupARN string) {
 	}
 }
 
-// assign gives each reconciler its input: the keys that name its group, and what is wanted under them. A group whose
-// wants were not computed keeps what it had.
-func (r *Registrar) assign(ctx context.Context, d *Desired) {
-	keysOf := map[string][]Group{}
-	var unfound []Group
-	for _, g := range d.Groups {
-		if facts, ok := r.found[g.reference().key()]; ok {
-			keysOf[facts.ARN] = append(keysOf[facts.ARN], g)
-		} else {
-			unfound = append(unfound, g)
-		}
-	}
-	// What has left the configuration is cleaned up, unless it may be what a reference names that is not found yet.
-	for _, groupARN := range slices.Concat(slices.Collect(maps.Keys(r.reconcilers)), slices.Collect(maps.Keys(r.recovered))) {
-		if _, named := keysOf[groupARN]; !named && !mayBe(groupARN, unfound) {
-			keysOf[groupARN] = nil
-		}
-	}
-	base := input{seq: d.Seq, allotted: make(map[allotment]target.Run, len(d.Allotted)), unknown: make(map[string]bool, len(d.Unknown))}
-	for _, a := range d.Allotted {
-		base.allotted[allotment{a.HostPort, a.Protocol}] = a.Run
-	}
-	for _, id := range d.Unknown {
-		base.unknown[id] = true
-	}
-	for groupARN, groups := range keysOf {
-		in := base
-		if !r.fill(&in, d, groupARN, groups) {
-			continue
-		}
-		if r.reconcilers[groupARN] == nil {
-			r.startReconciler(ctx, groupARN)
-		}
-		r.reconcilers[groupARN].set(&in)
-	}
-	r.post(unfound, d.Seq)
-}
-
-// mayBe reports whether one of the groups that were not found yet may be this one.
-func mayBe(groupARN string, unfound []Group) bool {
-	facts := GroupFacts{ARN: groupARN, Name: arnName(groupARN)}
-	return slices.ContainsFunc(unfound, func(g Group) bool { return g.reference().names(facts) })
-}
-
-// fill completes an input. It reports false where the group's wants are not known.
-func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []Group) bool {
-	in.owner = OwnLedger
-	if len(groups) == 0 {
-		if running := r.reconcilers[groupARN]; running != nil {
-			before := running.slot.Load()
-			in.group, in.facts = before.group, before.facts
-		} else {
-			in.group, in.facts = r.recovered[groupARN][0].Group, r.recovered[groupARN][0].Facts
-		}
-		return true
-	}
-	in.group = groups[0]
-	in.facts = r.found[groups[0].reference().key()]
-	for _, g := range groups {
-		wants, computed := d.Wants[g.Key]
-		if !computed {
-			return false
-		}
-		in.keys = append(in.keys, g.Key)
-		in.wants = append(in.wants, wants...)
-		if g.Ownership == OwnInstance {
-			in.owner = OwnInstance
-		}
-	}
-	slices.Sort(in.keys)
-	return true
-}
-
 func (r *Registrar) startReconciler(ctx context.Context, groupARN string) {
 	rec := newReconciler(groupARN, r.self, r.env, r.recovered[groupARN])
 	r.reconcilers[groupARN] = rec
@@ -419,28 +344,4 @@ func (r *Registrar) bury(groupARN string) {
 		default:
 		}
 	}
-}
-
-// post puts the groups that were not found on the board.
-func (r *Registrar) post(unfound []Group, seq uint64) {
-	statuses := map[string]GroupStatus{}
-	for _, g := range unfound {
-		s := GroupStatus{ARN: g.ARN, Name: g.Name, Keys: []string{g.Key}, State: StateWaiting}
-		if f, ok := r.missing[g.reference().key()]; ok {
-			s.State, s.Err, s.Change = behaviours[f.err.Fault].state, f.err.Error(), advice(f.err, g.reference(), GroupFacts{})
-			s.Seq, s.Tried, s.RetryAt = seq, true, f.retry
-		}
-		statuses["key:"+g.Key] = s
-	}
-	b := r.env.board
-	b.edit(func() {
-		for id := range b.statuses {
-			if _, still := statuses[id]; !still && strings.HasPrefix(id, "key:") {
-				delete(b.statuses, id)
-			}
-		}
-		for id, s := range statuses {
-			b.statuses[id] = s
-		}
-	})
 }
