@@ -14,8 +14,8 @@ import (
 	"berth/pkg/target"
 )
 
-// harness is a watcher on a fake engine, inside a synctest bubble.
-type harness struct {
+// fixture is a watcher on a fake engine, inside a synctest bubble.
+type fixture struct {
 	*testing.T
 	engine *enginetest.Engine
 	w      *discovery.Watcher
@@ -43,9 +43,9 @@ func web(name string) enginetest.Spec {
 func options() discovery.Options { return discovery.Options{Rules: rules("web", "api")} }
 
 // watch starts a watcher and waits until it is quiet. It is stopped at the test's end.
-func watch(t *testing.T, engine *enginetest.Engine, store *memoryStore, opts discovery.Options) *harness {
+func watch(t *testing.T, engine *enginetest.Engine, store *memoryStore, opts discovery.Options) *fixture {
 	t.Helper()
-	h := &harness{T: t, engine: engine, store: store}
+	h := &fixture{T: t, engine: engine, store: store}
 	w, err := discovery.New(engine, store, func(s *discovery.Snapshot) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -70,20 +70,20 @@ func watch(t *testing.T, engine *enginetest.Engine, store *memoryStore, opts dis
 }
 
 // start is watch with a new engine and the usual options.
-func start(t *testing.T) *harness {
+func start(t *testing.T) *fixture {
 	t.Helper()
 	return watch(t, enginetest.New(), &memoryStore{}, options())
 }
 
 // settle lets d pass and everything that follows from it happen.
-func (h *harness) settle(d time.Duration) {
+func (h *fixture) settle(d time.Duration) {
 	h.Helper()
 	time.Sleep(d)
 	synctest.Wait()
 }
 
 // snapshots returns what has been published so far.
-func (h *harness) snapshots() []*discovery.Snapshot {
+func (h *fixture) snapshots() []*discovery.Snapshot {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.published)
@@ -102,7 +102,7 @@ func names(s *discovery.Snapshot, group string) []string {
 }
 
 // wants fails the test unless exactly these are wanted in group web now.
-func (h *harness) wants(want ...string) {
+func (h *fixture) wants(want ...string) {
 	h.Helper()
 	synctest.Wait()
 	got := names(h.w.Snapshot(), "web")
@@ -112,7 +112,7 @@ func (h *harness) wants(want ...string) {
 }
 
 // verdict fails the test unless the decision about a container has this verdict.
-func (h *harness) verdict(name string, want discovery.Verdict) discovery.Decision {
+func (h *fixture) verdict(name string, want discovery.Verdict) discovery.Decision {
 	h.Helper()
 	synctest.Wait()
 	for _, d := range h.w.Snapshot().Decisions {
