@@ -71,9 +71,6 @@ type Drain struct {
 	ShutdownMaxWait time.Duration
 	// StopSurvivorAfter is how long after its stop signal a container that still runs is served again.
 	StopSurvivorAfter time.Duration
-	// OnRebalance makes an EC2 rebalance recommendation drain the host. Recommendations are frequent and often come to
-	// nothing.
-	OnRebalance bool
 }
 
 // AWS is how Elastic Load Balancing is called.

@@ -58,7 +58,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.cause }
 
 // shownBytes is how much of a value an error repeats.
-const shownBytes = 80
+const shownBytes = 160
 
 // quote makes any bytes printable on one line, and short.
 func quote(s string) string {
@@ -110,10 +110,10 @@ func (p problems) err() error {
 
 // didYouMean returns ": did you mean X?" for the candidate nearest to what was written, or nothing if none is near.
 func didYouMean(written string, candidates []string) string {
-	best, bestDistance := "", 1+max(1, len(written)/3)
-	if len(written) > shownBytes {
+	if len(written) > 40 {
 		return ""
 	}
+	best, bestDistance := "", 1+(len(written)+1)/3
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(strings.ReplaceAll(written, "-", "_")), c); d < bestDistance {
 			best, bestDistance = c, d

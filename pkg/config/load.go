@@ -260,6 +260,8 @@ func (l *loader) scalar(v value, key string, at origin, n *node) {
 // refuse reports a node of the wrong kind, with its value if it has one that can be shown.
 func (l *loader) refuse(at origin, key string, n *node, rule string) {
 	switch n.kind {
+	case kindRefused:
+		return
 	case kindMapping:
 		rule += ", not a mapping"
 	case kindSequence:
@@ -379,12 +381,10 @@ func (l *loader) noGroups() {
 func (l *loader) crossCheck() {
 	c := l.cfg
 	if c.Listen == c.StatusListen && !strings.HasSuffix(c.Listen, ":0") {
-		at := l.placeOf("status_listen", "listen")
-		l.value(at, fileKey(at, "status_listen"), c.StatusListen, "must differ from listen")
+		l.mustDiffer("status_listen", "listen")
 	}
 	if c.ControlSocket == c.Docker.Socket {
-		at := l.placeOf("control_socket", "docker.socket")
-		l.value(at, fileKey(at, "control_socket"), c.ControlSocket, "must differ from docker.socket")
+		l.mustDiffer("control_socket", "docker.socket")
 	}
 	ownership := map[string]Group{}
 	for _, g := range c.Groups {
@@ -405,14 +405,14 @@ func (l *loader) crossCheck() {
 	}
 }
 
-// placeOf returns where the first of the keys that was written stands.
-func (l *loader) placeOf(keys ...string) origin {
-	for _, k := range keys {
-		if o, ok := l.cfg.origins[k]; ok {
-			return o
-		}
+// mustDiffer reports two settings that are the same, at the one that was written.
+func (l *loader) mustDiffer(key, other string) {
+	if _, written := l.cfg.origins[key]; !written {
+		key, other = other, key
 	}
-	return origin{name: l.main, line: 1}
+	at := l.cfg.origins[key] // their defaults differ: one of them was written
+	s, _ := findSetting(key)
+	l.value(at, fileKey(at, key), s.value(l.cfg).String(), "must differ from "+other)
 }
 
 // fileKey is the key for errors in files; a flag or variable speaks for itself.

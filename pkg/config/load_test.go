@@ -61,7 +61,6 @@ drain:
   max_wait: 90s
   shutdown_max_wait: 50s
   stop_survivor_after: 11m
-  on_rebalance: true
 aws:
   peers: 500
   write_timeout: 2s
@@ -101,13 +100,13 @@ target_groups:
 					Image:  "registry.example.com/web:*", Name: "web-*",
 				},
 				ContainerPort: target.PortProto{Port: 8080, Protocol: target.TCP}, RegisterWhen: WhenHealthy,
-				DeregisterWhenUnhealthy: true, Ownership: OwnInstance, Labels: false, Source: main + ":22",
+				DeregisterWhenUnhealthy: true, Ownership: OwnInstance, Labels: false, Source: main + ":21",
 			},
 		},
 		Listen: "127.0.0.1:1", StatusListen: "[::1]:2", ControlSocket: "/tmp/b.sock", StateDir: "/tmp/state",
 		InstanceID: "i-0123456789abcdef0", Region: "eu-central-1",
 		Docker: Docker{Socket: "/tmp/docker.sock"}, Log: Log{Level: "debug", Format: "json"},
-		Drain: Drain{MaxWait: 90 * time.Second, ShutdownMaxWait: 50 * time.Second, StopSurvivorAfter: 11 * time.Minute, OnRebalance: true},
+		Drain: Drain{MaxWait: 90 * time.Second, ShutdownMaxWait: 50 * time.Second, StopSurvivorAfter: 11 * time.Minute},
 		AWS:   AWS{Peers: 500, WriteTimeout: 2 * time.Second, ReadTimeout: 4 * time.Second},
 		Files: []string{main, api, dns},
 	}
@@ -136,7 +135,7 @@ func TestLoad_precedence(t *testing.T) {
 	got, err := Load(Options{
 		Flags: map[string][]string{"log-level": {"debug"}, "no-such-setting": {"x", "y"}},
 		Getenv: env("BERTH_CONFIG", path, "BERTH_LOG_LEVEL", "error", "BERTH_LOG_FORMAT", "console", "BERTH_DRAIN_MAX_WAIT", "7s",
-			"BERTH_DRAIN_ON_REBALANCE", "true", "BERTH_AWS_PEERS", "9",
+			"BERTH_AWS_PEERS", "9",
 			"STATE_DIRECTORY", "/unit:/other", "RUNTIME_DIRECTORY", "/run/unit:/run/other"),
 	})
 	if err != nil {
@@ -144,19 +143,18 @@ func TestLoad_precedence(t *testing.T) {
 	}
 	type row struct{ value, origin string }
 	gotRows := map[string]row{}
-	for _, key := range []string{"log.level", "log.format", "state_dir", "control_socket", "drain.max_wait", "drain.on_rebalance", "aws.peers", "listen"} {
+	for _, key := range []string{"log.level", "log.format", "state_dir", "control_socket", "drain.max_wait", "aws.peers", "listen"} {
 		s, _ := findSetting(key)
 		gotRows[key] = row{s.value(got).String(), got.Origin(key)}
 	}
 	want := map[string]row{
-		"log.level":          {"debug", "--log-level"},
-		"log.format":         {"console", "BERTH_LOG_FORMAT"},
-		"state_dir":          {"/file", path + ":2"},
-		"control_socket":     {"/run/unit/berth.sock", "RUNTIME_DIRECTORY"},
-		"drain.max_wait":     {"7s", "BERTH_DRAIN_MAX_WAIT"},
-		"drain.on_rebalance": {"true", "BERTH_DRAIN_ON_REBALANCE"},
-		"aws.peers":          {"9", "BERTH_AWS_PEERS"},
-		"listen":             {":9797", "default"},
+		"log.level":      {"debug", "--log-level"},
+		"log.format":     {"console", "BERTH_LOG_FORMAT"},
+		"state_dir":      {"/file", path + ":2"},
+		"control_socket": {"/run/unit/berth.sock", "RUNTIME_DIRECTORY"},
+		"drain.max_wait": {"7s", "BERTH_DRAIN_MAX_WAIT"},
+		"aws.peers":      {"9", "BERTH_AWS_PEERS"},
+		"listen":         {":9797", "default"},
 	}
 	if diff := cmp.Diff(want, gotRows, cmp.AllowUnexported(row{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

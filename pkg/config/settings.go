@@ -74,7 +74,6 @@ var settings = []setting{
 	{"drain.max_wait", "", "longest wait of a drain for its targets to be gone", true, func(c *Config) value { return duration{&c.Drain.MaxWait, 0, 2 * time.Hour} }},
 	{"drain.shutdown_max_wait", "", "the same while the host shuts down", true, func(c *Config) value { return duration{&c.Drain.ShutdownMaxWait, 0, 15 * time.Minute} }},
 	{"drain.stop_survivor_after", "", "when a container that outlives its stop signal is served again", false, func(c *Config) value { return duration{&c.Drain.StopSurvivorAfter, 10 * time.Second, 24 * time.Hour} }},
-	{"drain.on_rebalance", "", "drain the host on an EC2 rebalance recommendation", true, func(c *Config) value { return boolean{&c.Drain.OnRebalance} }},
 	{"aws.peers", "", "hosts that share the account's request limits; 0: learned", false, func(c *Config) value { return integer{&c.AWS.Peers, 0, 1_000_000} }},
 	{"aws.write_timeout", "", "deadline of one registration or deregistration", false, func(c *Config) value { return duration{&c.AWS.WriteTimeout, 500 * time.Millisecond, 25 * time.Second} }},
 	{"aws.read_timeout", "", "deadline of one description", false, func(c *Config) value { return duration{&c.AWS.ReadTimeout, 500 * time.Millisecond, time.Minute} }},

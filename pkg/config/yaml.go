@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -23,6 +24,7 @@ const (
 	kindBool
 	kindMapping
 	kindSequence
+	kindRefused // reported already: nothing more is said about it
 )
 
 // node is a YAML node without YAML's abbreviations: no anchors, aliases, merges or tags. A mapping has each key once.
@@ -41,10 +43,11 @@ type pair struct {
 
 // shown is the value as errors repeat it; nil for mappings and lists.
 func (n *node) shown() *string {
-	if n.kind == kindMapping || n.kind == kindSequence || n.kind == kindNull {
-		return nil
+	switch n.kind {
+	case kindString, kindInteger, kindFloat, kindBool:
+		return &n.text
 	}
-	return &n.text
+	return nil
 }
 
 // maxDepth bounds the nesting that is handed to the parser, which recurses. The schema needs five levels.
@@ -95,6 +98,10 @@ func precheck(data []byte) (line int, rule string) {
 			return line, "not valid YAML: NUL byte"
 		case '\n':
 			line, marks = line+1, 0
+		case '\r':
+			if i+1 == len(data) || data[i+1] != '\n' {
+				line, marks = line+1, 0
+			}
 		case '[', '{':
 			depth++
 		case ']', '}':
@@ -134,9 +141,11 @@ func parseYAML(data []byte) (docs []*ast.DocumentNode, line int, err error) {
 	return file.Docs, 0, nil
 }
 
+// oneLine keeps the first line of the parser's message, printable.
 func oneLine(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
-	return s
+	s = strconv.Quote(s)
+	return strings.ReplaceAll(s[1:len(s)-1], `\"`, `"`)
 }
 
 // lineOf returns the node's line, or the line around it where the parser gives none.
@@ -196,14 +205,14 @@ func (c *converter) convert(in ast.Node, path string, around int) *node {
 			c.addPair(out, v, path)
 		}
 	case *ast.AnchorNode, *ast.AliasNode:
+		out.kind = kindRefused
 		c.key(at, path, "anchors and aliases are not supported (a value that begins with & or * needs quotes)")
-		return nil
 	case *ast.TagNode:
+		out.kind = kindRefused
 		c.key(at, path, "tags are not supported (a value that begins with ! needs quotes)")
-		return nil
 	default:
+		out.kind = kindRefused
 		c.key(at, path, "must be a plain value, a list or a mapping")
-		return nil
 	}
 	return out
 }
@@ -231,7 +240,5 @@ func (c *converter) addPair(to *node, v *ast.MappingValueNode, path string) {
 			return
 		}
 	}
-	if value := c.convert(v.Value, joinKey(path, key), line); value != nil {
-		to.pairs = append(to.pairs, pair{key: key, line: line, value: value})
-	}
+	to.pairs = append(to.pairs, pair{key: key, line: line, value: c.convert(v.Value, joinKey(path, key), line)})
 }
