@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -12,12 +11,6 @@ import (
 
 	"berth/pkg/target"
 )
-
-// Stale returns the entries that another boot than bootID wrote and that are not known to be removed, in order: their
-// ports belong to nobody now, and Docker is about to give them to whoever comes first.
-func Stale(entries []Entry, bootID string) []Entry {
-	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool { return e.BootID == bootID || e.Phase == Removing })
-}
 
 // RemoveStale deregisters these entries from the ledger alone: it asks neither Docker nor what is registered. It tries
 // until all are accepted or ctx ends, groups side by side, and returns how many were accepted and an error that names

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"berth/pkg/config"
+	"berth/pkg/host"
+	"berth/pkg/registrar"
+)
+
+// bootTime is how long `berth boot` tries at most. berth-boot.service holds Docker's start up for that long, and ends
+// the command after 15 s: a call that was begun has its 3 s.
+const bootTime = 11 * time.Second
+
+func newBootCommand(env *environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "boot",
+		Short: "Deregister what an earlier boot had registered, before Docker starts",
+		Long: `Deregisters every target that the ledger holds of an earlier boot, from the ledger alone, and says what it did.
+
+After a reboot Docker gives the same host ports to other containers. A target that is still registered from before would
+send them one another's traffic, and its health checks may pass. berth-boot.service runs this before docker.service; with
+nothing to do it ends at once, without asking anybody. What cannot be removed in time is left to the agent.
+
+Exit codes: 0 nothing is left of an earlier boot; 1 something is; 2 the configuration is wrong; 3 the agent runs.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd.Flags(), env)
+			if errors.Is(err, config.ErrNoGroups) {
+				cfg, err = config.Default(), nil // what is registered goes, whatever will be configured
+			}
+			if err != nil {
+				return exit(exitUsage, err)
+			}
+			return boot(cmd.Context(), cfg, env, readBootID())
+		},
+	}
+	addConfigFlags(cmd.Flags())
+	return cmd
+}
+
+func boot(ctx context.Context, cfg *config.Config, env *environment, bootID string) error {
+	log, _, err := newLogger(env.stderr, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	if ledger, err := registrar.PeekLedger(cfg.StateDir); err == nil && len(registrar.Stale(ledger.Entries(), bootID)) == 0 {
+		fmt.Fprintln(env.stdout, "nothing is registered from an earlier boot")
+		return nil
+	}
+	ledger, err := registrar.OpenLedger(cfg.StateDir, bootID, registrar.LedgerOptions{Log: log})
+	if errors.Is(err, registrar.ErrLocked) {
+		return exit(exitLocked, err)
+	} else if err != nil {
+		return exit(exitFailure, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, bootTime)
+	defer cancel()
+	removed, err := removeStale(ctx, cfg, ledger, log, bootID)
+	if closing := ledger.Close(); closing != nil {
+		log.Warn("ledger is not complete on disk", zap.Error(closing))
+	}
+	fmt.Fprintf(env.stdout, "deregistered %d targets of an earlier boot\n", removed)
+	switch {
+	case errors.Is(err, host.ErrContradiction):
+		return exit(exitUsage, err)
+	case err != nil:
+		return exit(exitFailure, fmt.Errorf("%w; the agent removes what is left", err))
+	}
+	return nil
+}
+
+// removeStale needs to know who this host is: a ledger that came with an image is another instance's, whose targets
+// are none of ours.
+func removeStale(ctx context.Context, cfg *config.Config, ledger *registrar.Ledger, log *zap.Logger, bootID string) (int, error) {
+	notices := host.New(log, host.Options{Override: host.Override{InstanceID: cfg.InstanceID, Region: cfg.Region}})
+	id, err := notices.Identity(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("learn this host's identity: %w", err)
+	}
+	stale := registrar.Stale(ledger.Claim(selfOf(id)), bootID)
+	if len(stale) == 0 {
+		return 0, nil
+	}
+	aws, err := loadAWS(ctx, id.Region)
+	if err != nil {
+		return 0, err
+	}
+	return registrar.RemoveStale(ctx, registrar.NewAPI(aws), ledger, stale, registrar.Options{
+		Log: log, WriteTimeout: cfg.AWS.WriteTimeout,
+	})
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"berth/internal/elbsim"
+	"berth/pkg/registrar"
+	"berth/pkg/target"
+)
+
+const simInstance = "i-0123456789abcdef0"
+
+// account starts AWS on loopback and points this process at it.
+func account(t *testing.T, groups ...string) *elbsim.Sim {
+	t.Helper()
+	sim := elbsim.New(elbsim.Config{})
+	for _, g := range groups {
+		if _, err := sim.AddGroup(elbsim.Group{Name: g}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	srv, err := elbsim.Start(sim, elbsim.Listen{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, e := range srv.Env() {
+		name, value, _ := strings.Cut(e, "=")
+		t.Setenv(name, value)
+	}
+	return sim
+}
+
+// registeredBy fills a state directory and AWS with what another boot of some instance left.
+func registeredBy(t *testing.T, dir string, sim *elbsim.Sim, instance, boot, group string, ports ...uint16) {
+	t.Helper()
+	ledger, err := registrar.OpenLedger(dir, boot, registrar.LedgerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ledger.Claim(registrar.Self{InstanceID: instance, Region: sim.Region()})
+	for _, p := range ports {
+		x := target.Target{ID: instance, Port: p}
+		entry := registrar.Entry{Facts: registrar.GroupFacts{ARN: sim.GroupARN(group)}, Target: x, Phase: registrar.Registered}
+		if err := ledger.Intend(context.Background(), []registrar.Entry{entry}); err != nil {
+			t.Fatal(err)
+		}
+		if err := sim.Register(group, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ledger.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func berth(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = execute(t.Context(), args, &environment{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: os.Getenv})
+	return code, out.String(), errs.String()
+}
+
+func TestBoot(t *testing.T) {
+	const other = "i-0fedcba9876543210"
+	cases := map[string]struct {
+		instance, boot string
+		left           int
+		stdout         string
+		silent         bool // asks AWS nothing
+	}{
+		"another boot's targets go":         {simInstance, "before", 0, "deregistered 2 targets", false},
+		"this boot's stay":                  {simInstance, readBootID(), 2, "nothing is registered from an earlier boot", true},
+		"another instance's are none of us": {other, "before", 2, "deregistered 0 targets", true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			sim := account(t, "web")
+			if err := sim.AddInstance(elbsim.Instance{ID: other}); err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			registeredBy(t, dir, sim, c.instance, c.boot, "web", 32768, 32769)
+			code, stdout, stderr := berth(t, "boot", "--target-group", "web", "--state-dir", dir)
+			if code != 0 || !strings.Contains(stdout, c.stdout) {
+				t.Errorf("berth boot = %d, %q, %s; want %q", code, stdout, stderr, c.stdout)
+			}
+			if got := len(sim.Registered("web")); got != c.left {
+				t.Errorf("%d targets left; want %d", got, c.left)
+			}
+			var calls []string
+			for _, call := range sim.Calls() {
+				if call.Action != "IMDS" {
+					calls = append(calls, call.Action)
+				}
+			}
+			want := []string{"DeregisterTargets"}
+			if c.silent {
+				want = nil
+			}
+			if diff := cmp.Diff(want, calls); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestBoot_nothingThere(t *testing.T) {
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true") // nobody is asked
+	if code, stdout, stderr := berth(t, "boot", "--target-group", "web", "--state-dir", filepath.Join(t.TempDir(), "none")); code != 0 {
+		t.Errorf("berth boot = %d, %q, %q; want 0 without a ledger", code, stdout, stderr)
+	}
+}
+
+func TestBoot_agentRuns(t *testing.T) {
+	sim := account(t, "web")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, "before", "web", 32768)
+	held, err := registrar.OpenLedger(dir, "now", registrar.LedgerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if code, _, stderr := berth(t, "boot", "--target-group", "web", "--state-dir", dir); code != exitLocked {
+		t.Errorf("berth boot = %d, %q; want %d while an agent holds the directory", code, stderr, exitLocked)
+	}
+	if got := len(sim.Registered("web")); got != 1 {
+		t.Errorf("%d targets left; want the agent's", got)
+	}
+}
+
+// TestBoot_denied: what cannot be removed is said, and left to the agent.
+func TestBoot_denied(t *testing.T) {
+	sim := account(t, "web")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, "before", "web", 32768)
+	if _, err := sim.AddFault(elbsim.Fault{Kind: elbsim.FaultError, Code: "AccessDenied", Action: "DeregisterTargets"}); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := berth(t, "boot", "--target-group", "web", "--state-dir", dir)
+	if code != exitFailure || !strings.Contains(stderr, "AccessDenied") || !strings.Contains(stderr, "the agent removes what is left") {
+		t.Errorf("berth boot = %d, %q; want a failure that says why", code, stderr)
+	}
+	ledger, err := registrar.PeekLedger(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(registrar.Stale(ledger.Entries(), "now")); n != 1 {
+		t.Errorf("the ledger has %d stale entries; want the one that is left", n)
+	}
+}

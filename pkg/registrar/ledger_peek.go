@@ -1,0 +1,35 @@
+package registrar
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+)
+
+// PeekLedger reads the ledger in dir as it is on disk, into one that lives in memory alone. It takes no lock and
+// changes nothing, so that it may be called while an agent runs; the agent may then know more. A ledger that is not
+// there is an empty one.
+func PeekLedger(dir string) (*Ledger, error) {
+	l := NewMemoryLedger()
+	data, err := osFS{}.ReadFile(filepath.Join(dir, ledgerName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read ledger in %s: %w", dir, err)
+	}
+	content, err := parseLedger(data)
+	if err != nil {
+		return nil, fmt.Errorf("read ledger in %s: %w", dir, err)
+	}
+	l.header, l.records, l.other = content.header, content.records, content.other
+	return l, nil
+}
+
+// Stale returns the entries that another boot than bootID wrote and that are not known to be removed, in order: their
+// ports belong to nobody now, and Docker is about to give them to whoever comes first.
+func Stale(entries []Entry, bootID string) []Entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool { return e.BootID == bootID || e.Phase == Removing })
+}
