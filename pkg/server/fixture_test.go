@@ -79,7 +79,7 @@ func (a *agent) well() {
 	w := wantOf("web", "web-1", 8080, 32768)
 	d := wants(w)
 	d.Generation = 1
-	d.Stream = discovery.Stream{Up: true, Since: t0, Engine: "28.5.2", APIVersion: "1.51"}
+	d.Stream = discovery.Stream{Up: true, Since: t0, Engine: "docker 28.5.2", APIVersion: "1.51"}
 	d.Decisions = []discovery.Decision{decided(w, discovery.Wanted, "its label names web")}
 	r := groups(okGroup(registrar.TargetStatus{
 		Target: at(32768), Phase: registrar.Registered, Health: "healthy", Since: t2, Wants: []target.Want{w}, Run: w.Run,
@@ -141,11 +141,7 @@ func dial(t *testing.T, s *Server, name string) net.Conn {
 	t.Helper()
 	addr := s.Addr(name)
 	var d net.Dialer
-	path := addr.String()
-	if addr.Network() == "unix" {
-		path = s.cfg.Socket // the address is the name it was made under
-	}
-	conn, err := d.DialContext(t.Context(), addr.Network(), path)
+	conn, err := d.DialContext(t.Context(), addr.Network(), addr.String())
 	if err != nil {
 		t.Fatal(err)
 	}

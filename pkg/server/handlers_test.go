@@ -71,14 +71,14 @@ const wellStatus = `{
   "readiness": {
     "ready": true,
     "checks": [
-      {"name": "docker", "ok": true, "detail": "the event stream is up (engine 28.5.2, API 1.51)"},
+      {"name": "docker", "ok": true, "detail": "the event stream is up (docker 28.5.2, API 1.51)"},
       {"name": "identity", "ok": true, "detail": "i-0123456789abcdef0"},
       {"name": "credentials", "ok": true, "detail": "calls to AWS can be made"},
       {"name": "target_group web", "ok": true, "detail": "ok, 1 target"}
     ]
   },
   "host": {"instance_id": "i-0123456789abcdef0", "region": "eu-central-1"},
-  "docker": {"up": true, "since": "2026-11-22T10:00:00Z", "reconnects": 0, "engine": "28.5.2", "api_version": "1.51"},
+  "docker": {"up": true, "since": "2026-11-22T10:00:00Z", "reconnects": 0, "engine": "docker 28.5.2", "api_version": "1.51"},
   "drains": [],
   "target_groups": [
     {
@@ -150,9 +150,9 @@ func TestStatusOf_drains(t *testing.T) {
 		{ID: "3", Cause: "operator", By: "uid 1000", Container: "c", Hold: discovery.HoldConnection},
 	}
 	want := []DrainV1{
-		{ID: "1", Cause: "spot", Since: t0, Until: "undrained"},
-		{ID: "2", Cause: "stop_signal", Container: "c", Until: "run_ends"},
-		{ID: "3", Cause: "operator", By: "uid 1000", Container: "c", Until: "client_leaves"},
+		{ID: "1", Cause: "spot", Since: t0, Hold: "keep"},
+		{ID: "2", Cause: "stop_signal", Container: "c", Hold: "run"},
+		{ID: "3", Cause: "operator", By: "uid 1000", Container: "c", Hold: "connection"},
 	}
 	if diff := cmp.Diff(want, statusOf(t0, AgentV1{}, Host{}, d, nil).Drains); diff != "" {
 		t.Errorf("drains (-want +got):\n%s", diff)

@@ -18,7 +18,7 @@ type collector struct {
 
 	desired, registered, healthy, refused, unclaimed *prometheus.Desc
 	groupOK, groupVerified                           *prometheus.Desc
-	ready, generation, drains                        *prometheus.Desc
+	ready, generation                                *prometheus.Desc
 }
 
 // registerMetrics adds what the server exports to a registry: the state of targets and groups, what was built, and
@@ -66,7 +66,6 @@ func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot))
 			"When the load balancer's own list of the target group was last compared with what should be there."),
 		ready:      host("berth_ready", "1 if /readyz answers 200."),
 		generation: host("berth_config_generation", "The number of the configuration in force, one more with each reload that took effect."),
-		drains:     host("berth_drains", "Drains in force, of single containers and of the host."),
 	}
 }
 
@@ -74,7 +73,7 @@ func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot))
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.desired, c.registered, c.healthy, c.refused, c.unclaimed, c.groupOK, c.groupVerified,
-		c.ready, c.generation, c.drains,
+		c.ready, c.generation,
 	} {
 		ch <- d
 	}
@@ -89,7 +88,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.ready, boolValue(ReadinessOf(h, d, r).Ready))
 	if d != nil {
 		gauge(c.generation, float64(d.Generation))
-		gauge(c.drains, float64(len(d.Drains)))
 	}
 
 	counts := CountRows(Join(d, r))

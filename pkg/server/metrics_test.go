@@ -54,9 +54,6 @@ berth_build_info{goversion="go1.26",revision="0123abc",version="1.2.3"} 1
 # HELP berth_config_generation The number of the configuration in force, one more with each reload that took effect.
 # TYPE berth_config_generation gauge
 berth_config_generation 3
-# HELP berth_drains Drains in force, of single containers and of the host.
-# TYPE berth_drains gauge
-berth_drains 1
 # HELP berth_ready 1 if /readyz answers 200.
 # TYPE berth_ready gauge
 berth_ready 1

@@ -92,7 +92,7 @@ func dockerCheck(d *discovery.Snapshot) Check {
 	default:
 		c.OK, c.Detail = true, "the event stream is up"
 		if d.Stream.Engine != "" {
-			c.Detail += fmt.Sprintf(" (engine %s, API %s)", d.Stream.Engine, d.Stream.APIVersion)
+			c.Detail += fmt.Sprintf(" (%s, API %s)", d.Stream.Engine, d.Stream.APIVersion)
 		}
 	}
 	if c.Blocks {

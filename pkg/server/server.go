@@ -89,6 +89,7 @@ type Server struct {
 // listener is an open socket with what is served on it.
 type listener struct {
 	net.Listener
+	addr    net.Addr // the socket's own is the name it was made under
 	name    string
 	handler http.Handler
 	cleanup func()
@@ -132,7 +133,7 @@ func listen(ctx context.Context, cfg Config, lim limits) (_ *Server, err error) 
 		if err != nil {
 			return nil, err
 		}
-		s.listeners = append(s.listeners, listener{newGate(l, lim), "control socket", s.StatusHandler(), cleanup})
+		s.listeners = append(s.listeners, listener{newGate(l, lim), &net.UnixAddr{Name: cfg.Socket, Net: "unix"}, "control socket", s.StatusHandler(), cleanup})
 	}
 	return s, nil
 }
@@ -143,7 +144,7 @@ func (s *Server) listenTCP(ctx context.Context, flag, addr string, h http.Handle
 	if err != nil {
 		return fmt.Errorf("listen on %s (%s): %w", addr, flag, explainListen(err))
 	}
-	s.listeners = append(s.listeners, listener{newGate(l, s.limits), flag, h, func() {}})
+	s.listeners = append(s.listeners, listener{newGate(l, s.limits), l.Addr(), flag, h, func() {}})
 	return nil
 }
 
@@ -152,7 +153,7 @@ func (s *Server) listenTCP(ctx context.Context, flag, addr string, h http.Handle
 func (s *Server) Addr(name string) net.Addr {
 	for _, l := range s.listeners {
 		if l.name == name {
-			return l.Listener.Addr()
+			return l.addr
 		}
 	}
 	return nil
@@ -176,7 +177,7 @@ func (s *Server) Run(ctx context.Context) error {
 		servers = append(servers, srv)
 		serve := func() { errs <- fmt.Errorf("serve %s: %w", l.name, srv.Serve(l)) }
 		go serve()
-		s.log.Info("listening", zap.String("listener", l.name), zap.Stringer("address", l.Addr()))
+		s.log.Info("listening", zap.String("listener", l.name), zap.Stringer("address", l.addr))
 	}
 
 	var failed error

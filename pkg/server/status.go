@@ -72,7 +72,9 @@ type DrainV1 struct {
 	Cause     string    `json:"cause"`                  // operator, stop_signal, spot, lifecycle, rebalance, shutdown
 	By        string    `json:"by,omitempty"`
 	Since     time.Time `json:"since"`
-	Until     string    `json:"until"` // undrained, run_ends, client_leaves
+	// Hold is how long it lasts: keep (until undrained), run (until this run of the container ends) or connection (while
+	// the client that asked stays).
+	Hold string `json:"hold"`
 }
 
 // GroupV1 is one target group.
@@ -148,11 +150,11 @@ func drainV1(d discovery.Drain) DrainV1 {
 	v := DrainV1{ID: d.ID, Container: d.Container, Cause: d.Cause, By: d.By, Since: d.Since}
 	switch d.Hold {
 	case discovery.HoldRun:
-		v.Until = "run_ends"
+		v.Hold = "run"
 	case discovery.HoldConnection:
-		v.Until = "client_leaves"
+		v.Hold = "connection"
 	case discovery.HoldKeep:
-		v.Until = "undrained"
+		v.Hold = "keep"
 	}
 	return v
 }
