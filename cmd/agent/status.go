@@ -39,16 +39,17 @@ func newStatusCommand(env *environment) *cobra.Command {
 		Long: `Shows one line for each port of each container in each target group: its target, what the load balancer says of it,
 since when, and why it is not registered if it is not. Above it stands what is wrong with the host as a whole.
 
-Containers are named by name, id, or the beginning of an id. Without --all, containers that ask for no target group are
-only counted. Exit codes: 0 the agent answered; 1 a named container is unknown; 5 the agent does not answer.`,
+Containers are named by name, id, or the beginning of an id. Without --all, containers that are left alone, because
+they ask for no target group or do not run, are only counted. Exit codes: 0 the agent answered; 1 a named container is
+unknown; 5 the agent does not answer.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return coded(c.run(cmd.Context(), args))
 		},
 	}
 	c.agent.add(cmd)
-	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print JSON (docs/status.md describes it); with --watch one line a change")
+	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print JSON (docs/http.md describes it); with --watch one line a change")
 	cmd.Flags().BoolVarP(&c.watch, "watch", "w", false, "keep showing it as it changes; the load balancer is looked at often meanwhile")
-	cmd.Flags().BoolVarP(&c.all, "all", "a", false, "also show containers that ask for no target group")
+	cmd.Flags().BoolVarP(&c.all, "all", "a", false, "also show containers that are left alone")
 	return cmd
 }
 

@@ -51,7 +51,7 @@ web-10           8080/tcp  web    -                          refused    3h     i
 web-with-a-name  8080/tcp  web    i-0123456789abcdef0:32769  unhealthy  3h     its health checks get another status code than the target group expects
                                                                                → compare the health check's path and success codes in the target group with what the application answers there
 
-1 container asks for no target group (--all shows it)
+1 container is left alone (--all shows it)
 `
 	if diff := cmp.Diff(want, out); diff != "" {
 		t.Errorf("output (-want +got):\n%s", diff)

@@ -34,7 +34,7 @@ func (t *table) paint(state, text string) string {
 	if !t.show.colour {
 		return text
 	}
-	code := ""
+	var code string
 	switch server.State(state) {
 	case server.Healthy:
 		code = "32" // green
@@ -264,9 +264,9 @@ func (t *table) footer(hidden int) {
 	switch hidden {
 	case 0:
 	case 1:
-		t.printf("\n1 container asks for no target group (--all shows it)\n")
+		t.printf("\n1 container is left alone (--all shows it)\n")
 	default:
-		t.printf("\n%d containers ask for no target group (--all shows them)\n", hidden)
+		t.printf("\n%d containers are left alone (--all shows them)\n", hidden)
 	}
 }
 

@@ -140,8 +140,12 @@ func TestProgress_judge_absent(t *testing.T) {
 		after time.Duration
 		want  outcome
 	}{
-		{nil, 0, pending}, {nil, absentGrace - 1, pending}, {there, 1, pending},
-		{nil, time.Hour, pending}, {nil, absentGrace - 1, pending}, {nil, 1, never},
+		{nil, 0, pending},
+		{nil, absentGrace - 1, pending},
+		{there, 1, pending},
+		{nil, time.Hour, pending},
+		{nil, absentGrace - 1, pending},
+		{nil, 1, never},
 	} {
 		if got := see(p, goalHealthy, step.rows, step.after); got != step.want {
 			t.Errorf("step %d: got %v, %q; want %v", i, got, p.Why, step.want)
@@ -311,7 +315,12 @@ func TestWait_agentRestarts(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() { ended <- s.Run(ctx) }()
-		return a, func() { cancel(); <-ended }
+		return a, func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("server: %v", err)
+			}
+		}
 	}
 	first, end := begin("initial")
 	done := make(chan func(), 1)
