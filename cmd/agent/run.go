@@ -22,6 +22,7 @@ import (
 )
 
 func newRunCommand(env *environment) *cobra.Command {
+	var dry bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the agent",
@@ -39,10 +40,11 @@ is wrong, 3 when another agent holds the state directory.`,
 			if err != nil {
 				return exit(exitUsage, err)
 			}
-			return runAgent(cmd.Context(), cfg, env)
+			return runAgent(cmd.Context(), cfg, dry, env)
 		},
 	}
 	addConfigFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "change nothing: say in the log, and as status, what would be done")
 	return cmd
 }
 
@@ -83,6 +85,8 @@ func loadConfig(flags *pflag.FlagSet, env *environment) (*config.Config, error) 
 type agent struct {
 	cfg       *config.Config
 	log       *zap.Logger
+	dry       bool // changes nothing: neither AWS nor the state directory
+	registry  *prometheus.Registry
 	ledger    *registrar.Ledger
 	notices   *host.Notices
 	watcher   *discovery.Watcher
@@ -92,18 +96,22 @@ type agent struct {
 }
 
 // runAgent runs the daemon until ctx ends, and returns an error that carries the exit code.
-func runAgent(ctx context.Context, cfg *config.Config, env *environment) error {
+func runAgent(ctx context.Context, cfg *config.Config, dry bool, env *environment) error {
 	log, _, err := newLogger(env.stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		return exit(exitUsage, err)
 	}
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
-	a := &agent{cfg: cfg, log: log}
-	if err := a.build(ctx); err != nil {
+	a := &agent{cfg: cfg, log: log, dry: dry}
+	if err := a.build(); err != nil {
 		return err
 	}
+	if a.server, err = a.listen(ctx); err != nil {
+		_ = a.ledger.Close() // nothing was written; the first error is what matters
+		return exit(exitFailure, err)
+	}
 	log.Info("agent started", zap.String("version", version), zap.Int("target_groups", len(cfg.Groups)),
-		zap.Strings("files", cfg.Files))
+		zap.Strings("files", cfg.Files), zap.Bool("dry_run", dry))
 	err = a.run(ctx)
 	if closing := a.ledger.Close(); closing != nil {
 		log.Warn("ledger is not complete on disk", zap.Error(closing))
@@ -118,39 +126,42 @@ func runAgent(ctx context.Context, cfg *config.Config, env *environment) error {
 	return nil
 }
 
-// build makes the parts and opens what can fail: ledger, then sockets. Nothing runs yet but the ledger's writer.
-func (a *agent) build(ctx context.Context) error {
+// build opens the ledger and makes the parts. Nothing runs yet but the ledger's writer. Its errors carry exit codes.
+func (a *agent) build() error {
 	bootID := readBootID()
-	registry := prometheus.NewRegistry()
+	a.registry = prometheus.NewRegistry()
 	var err error
-	a.ledger, err = registrar.OpenLedger(a.cfg.StateDir, bootID, registrar.LedgerOptions{Log: a.log})
+	a.ledger, err = a.openLedger(bootID)
 	if errors.Is(err, registrar.ErrLocked) {
 		return exit(exitLocked, err)
 	} else if err != nil {
 		return exit(exitFailure, err)
 	}
-	metrics := registrar.NewMetrics(registry)
 	a.notices = host.New(a.log, host.Options{Override: host.Override{InstanceID: a.cfg.InstanceID, Region: a.cfg.Region}})
 	a.registrar = registrar.New(a.connect, a.ledger, registrar.Options{
-		Log: a.log, Metrics: metrics, BootID: bootID,
+		Log: a.log, Metrics: registrar.NewMetrics(a.registry), BootID: bootID, DryRun: a.dry,
 		WriteTimeout: a.cfg.AWS.WriteTimeout, ReadTimeout: a.cfg.AWS.ReadTimeout, Peers: a.cfg.AWS.Peers,
 	})
-	a.watcher, err = a.newWatcher(registry, bootID)
-	if err == nil {
-		a.server, err = a.listen(ctx, registry)
-	}
-	if err != nil {
+	if a.watcher, err = a.newWatcher(bootID); err != nil {
 		_ = a.ledger.Close() // nothing was written; the first error is what matters
 		return exit(exitFailure, err)
 	}
 	return nil
 }
 
-func (a *agent) listen(ctx context.Context, registry *prometheus.Registry) (*server.Server, error) {
+// openLedger takes the state directory; a dry run reads it and leaves it alone.
+func (a *agent) openLedger(bootID string) (*registrar.Ledger, error) {
+	if a.dry {
+		return registrar.PeekLedger(a.cfg.StateDir)
+	}
+	return registrar.OpenLedger(a.cfg.StateDir, bootID, registrar.LedgerOptions{Log: a.log, Metrics: registrar.NewLedgerMetrics(a.registry)})
+}
+
+func (a *agent) listen(ctx context.Context) (*server.Server, error) {
 	return server.Listen(ctx, server.Config{
 		Listen: a.cfg.Listen, StatusListen: a.cfg.StatusListen, Socket: a.cfg.ControlSocket, SocketGroup: "berth",
 		Build:     buildInfo(),
-		Registry:  registry,
+		Registry:  a.registry,
 		Discovery: a.seen.Get,
 		Registrar: a.registrar.Snapshot,
 		Follow:    a.registrar.Follow,
@@ -168,7 +179,7 @@ func (a *agent) publish(s *discovery.Snapshot) {
 	})
 }
 
-func (a *agent) newWatcher(registry prometheus.Registerer, bootID string) (*discovery.Watcher, error) {
+func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 	engine, err := discovery.NewDocker("unix://" + a.cfg.Docker.Socket)
 	if err != nil {
 		return nil, err
@@ -179,8 +190,12 @@ func (a *agent) newWatcher(registry prometheus.Registerer, bootID string) (*disc
 			admitted[e.Group.Key] = append(admitted[e.Group.Key], e.Run)
 		}
 	}
-	return discovery.New(engine, nil, a.publish, discovery.Options{
-		Log: a.log, Metrics: discovery.NewMetrics(registry), Rules: discoveryRules(a.cfg), Generation: 1,
+	var drains discovery.DrainStore = discovery.NewDrainFile(a.cfg.StateDir)
+	if a.dry {
+		drains = readOnly{drains}
+	}
+	return discovery.New(engine, drains, a.publish, discovery.Options{
+		Log: a.log, Metrics: discovery.NewMetrics(a.registry), Rules: discoveryRules(a.cfg), Generation: 1,
 		Admitted: admitted, BootID: bootID, Timing: discovery.Timing{StopSurvivor: a.cfg.Drain.StopSurvivorAfter},
 	})
 }
@@ -192,11 +207,21 @@ func (a *agent) run(ctx context.Context) error {
 	defer cancel()
 	var group run.Group
 	group.Add(func() error { <-ctx.Done(); return nil }, func(error) { cancel() })
-	for _, part := range []func(context.Context) error{a.server.Run, a.notices.Run, a.watcher.Run, a.registrar.Run} {
+	parts := []func(context.Context) error{a.notices.Run, a.watcher.Run, a.registrar.Run}
+	if a.server != nil {
+		parts = append(parts, a.server.Run)
+	}
+	for _, part := range parts {
 		group.Add(func() error { return part(ctx) }, func(error) { cancel() })
 	}
 	return group.Run()
 }
+
+// readOnly is a store of drains that forgets what it is told.
+type readOnly struct{ discovery.DrainStore }
+
+// Save does nothing.
+func (readOnly) Save([]discovery.Drain) error { return nil }
 
 // hostStatus is what the status shows of this host.
 func (a *agent) hostStatus() server.Host {

@@ -49,6 +49,21 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
+// NewLedgerMetrics registers what the ledger tells of the disk.
+func NewLedgerMetrics(reg prometheus.Registerer) LedgerMetrics {
+	failed := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "berth_ledger_errors_total",
+		Help: "Operations of the ledger's disk that failed or took longer than a second; the agent goes on from memory.",
+	})
+	sync := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "berth_ledger_sync_duration_seconds",
+		Help:    "Time that one fdatasync of the ledger took.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
+	})
+	reg.MustRegister(failed, sync)
+	return LedgerMetrics{Errors: failed, Sync: sync}
+}
+
 // call records one call. The codes are a closed set: what the table of faults does not know is counted as "Other".
 func (m *Metrics) call(operation string, ce *CallError, took time.Duration) {
 	if m == nil {

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"berth/pkg/config"
+	"berth/pkg/registrar"
+	"berth/pkg/target"
+)
+
+// exitChanges is the exit code of `berth plan --detailed-exitcode` where something would be changed.
+const exitChanges = 2
+
+// planV1 is what `berth plan --json` prints.
+type planV1 struct {
+	Complete bool       `json:"complete"` // false: a group could not be looked at
+	Changes  []changeV1 `json:"changes"`
+	Groups   []groupV1  `json:"target_groups"`
+}
+
+type changeV1 struct {
+	TargetGroup string `json:"target_group"`
+	registrar.Pending
+}
+
+type groupV1 struct {
+	Keys      []string        `json:"keys"`
+	ARN       string          `json:"arn,omitempty"`
+	State     string          `json:"state"`
+	Err       string          `json:"error,omitempty"`
+	Change    string          `json:"change,omitempty"`
+	Unclaimed []target.Target `json:"unclaimed,omitempty"`
+}
+
+func newPlanCommand(env *environment) *cobra.Command {
+	var asJSON, detailed bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what the agent would change now, without changing it",
+		Long: `Looks at Docker, at the target groups and at the ledger as the agent does, and shows what it would register and
+deregister, and why. It changes nothing, neither in AWS nor on disk, and works with and without a running agent. Where an
+agent runs, what is shown is what it has still to do: nothing, unless its calls fail.
+
+Exit codes: 0; 1 if a group or Docker could not be looked at; 2 if the configuration is wrong. With --detailed-exitcode:
+0 nothing would be changed, 2 something would, 1 any error.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd.Flags(), env)
+			if err != nil {
+				code := exitUsage
+				if detailed {
+					code = exitFailure
+				}
+				return exit(code, err)
+			}
+			p, err := plan(cmd.Context(), cfg, env, timeout)
+			if err != nil {
+				return exit(exitFailure, err)
+			}
+			if asJSON {
+				enc := json.NewEncoder(env.stdout)
+				enc.SetIndent("", "  ")
+				err = enc.Encode(p)
+			} else {
+				err = p.print(env.stdout)
+			}
+			switch {
+			case err != nil:
+				return exit(exitFailure, fmt.Errorf("print the plan: %w", err))
+			case !p.Complete:
+				return exit(exitFailure, errors.New("the plan is not complete"))
+			case detailed && len(p.Changes) > 0:
+				return &exitError{code: exitChanges}
+			}
+			return nil
+		},
+	}
+	addConfigFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 if something would be changed, 1 on any error")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for Docker and AWS")
+	return cmd
+}
+
+// plan runs the agent's own parts dry until every group has been looked at.
+func plan(ctx context.Context, cfg *config.Config, env *environment, timeout time.Duration) (*planV1, error) {
+	level := cfg.Log.Level
+	if level == config.Default().Log.Level {
+		level = "error" // the plan says it all
+	}
+	log, _, err := newLogger(env.stderr, level, cfg.Log.Format)
+	if err != nil {
+		return nil, err
+	}
+	a := &agent{cfg: cfg, log: log, dry: true}
+	if err := a.build(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- a.run(ctx) }()
+	s, complete := a.allTried(ctx)
+	stream := a.watcher.Stream()
+	cancel()
+	if err := <-ended; err != nil {
+		return nil, err
+	}
+	if !complete && !stream.Up {
+		return nil, fmt.Errorf("look at Docker: %s", stream.Err)
+	}
+	if !complete && !s.Connected {
+		h := a.hostStatus()
+		return nil, fmt.Errorf("learn this host's identity: %s", h.IdentityErr)
+	}
+	if problem := a.registrar.CredentialsErr(); problem != "" {
+		log.Error("no call could be made", zap.String("error", problem))
+	}
+	return planOf(s, complete), nil
+}
+
+// allTried waits until every group of the configuration has been looked at, well or not.
+func (a *agent) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
+	for {
+		s, changed := a.registrar.Snapshot()
+		tried := map[string]bool{}
+		for _, g := range s.Groups {
+			for _, key := range g.Keys {
+				tried[key] = g.Tried && g.Seq > 0
+			}
+		}
+		all := true
+		for _, g := range a.cfg.Groups {
+			all = all && tried[g.Key]
+		}
+		if all {
+			return s, true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return s, false
+		}
+	}
+}
+
+func planOf(s *registrar.Snapshot, complete bool) *planV1 {
+	p := &planV1{Complete: complete, Changes: []changeV1{}, Groups: []groupV1{}}
+	for _, g := range s.Groups {
+		name := g.Name
+		if len(g.Keys) > 0 {
+			name = g.Keys[0]
+		}
+		for _, change := range g.Pending {
+			p.Changes = append(p.Changes, changeV1{TargetGroup: name, Pending: change})
+		}
+		if g.State != registrar.StateOK {
+			p.Complete = false
+		}
+		p.Groups = append(p.Groups, groupV1{
+			Keys: g.Keys, ARN: g.ARN, State: g.State, Err: g.Err, Change: g.Change, Unclaimed: g.Unclaimed,
+		})
+	}
+	return p
+}
+
+// print writes the plan for people: one line a change, + to register, - to deregister.
+func (p *planV1) print(w io.Writer) error {
+	var err error
+	line := func(format string, args ...any) {
+		if err == nil {
+			_, err = fmt.Fprintf(w, format+"\n", args...)
+		}
+	}
+	add, remove := 0, 0
+	for _, c := range p.Changes {
+		sign := "+"
+		if c.Operation == registrar.ClassDeregister.String() {
+			sign = "-"
+			remove++
+		} else {
+			add++
+		}
+		line("%s %s %s in %s: %s", sign, c.Operation, c.Target, c.TargetGroup, plain(c.Why))
+	}
+	for _, g := range p.Groups {
+		for _, t := range g.Unclaimed {
+			line("  %s in %s is unclaimed: nobody here knows who registered it; berth prune removes it", t, g.Keys)
+		}
+		if g.State != registrar.StateOK {
+			line("! %s: %s: %s", g.Keys, g.State, plain(g.Err))
+			if g.Change != "" {
+				line("  → %s", plain(g.Change))
+			}
+		}
+	}
+	line("%d to register, %d to deregister", add, remove)
+	return err
+}
