@@ -80,7 +80,7 @@ target_groups:
 `,
 		"conf.d/20-dns.yaml": "target_groups:\n  dns:\n    name: dns-prod\n    container_port: 53/udp\n",
 		"conf.d/10-api.yaml": "target_groups:\n\n  api:\n",
-		"conf.d/.hidden":     "nonsense: [",
+		"conf.d/.#x.yaml":    "nonsense: [",
 		"conf.d/x.yaml~":     "nonsense: [",
 	})
 	main := filepath.Join(dir, "berth.yaml")

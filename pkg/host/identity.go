@@ -54,7 +54,7 @@ func (n *Notices) Identity(ctx context.Context) (Identity, error) {
 		case try >= overrideTries && n.override.complete():
 			return n.unverified("the instance metadata service does not answer"), nil
 		}
-		if wait.sleep(ctx) != nil {
+		if !wait.sleep(ctx) {
 			return Identity{}, fmt.Errorf("identify the instance: %w (last: %w)", ctx.Err(), err)
 		}
 	}
@@ -182,7 +182,7 @@ func (n *Notices) completeIdentity(ctx context.Context) error {
 				return nil
 			}
 		}
-		if wait.sleep(ctx) != nil {
+		if !wait.sleep(ctx) {
 			return nil
 		}
 	}
@@ -193,8 +193,8 @@ type backoff struct {
 	max, next time.Duration
 }
 
-// sleep returns ctx's error if that ended first.
-func (b *backoff) sleep(ctx context.Context) error {
+// sleep reports false if ctx ended first.
+func (b *backoff) sleep(ctx context.Context) bool {
 	limit := b.max
 	if limit == 0 {
 		limit = maxBackoff
@@ -204,8 +204,8 @@ func (b *backoff) sleep(ctx context.Context) error {
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
+		return true
 	case <-ctx.Done():
-		return ctx.Err()
+		return false
 	}
 }

@@ -55,6 +55,27 @@ func TestNotices_Identity_onTheWire(t *testing.T) {
 	}
 }
 
+// A redirect is not followed: the service gives none, and what it would lead to is not the service.
+func TestNotices_Identity_redirect(t *testing.T) {
+	f := newFake()
+	elsewhere := httptest.NewServer(f)
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			f.ServeHTTP(w, r)
+			return
+		}
+		http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusFound)
+	}))
+	defer server.Close()
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.URL)
+	n := New(zap.NewNop(), Options{})
+	defer n.identityIMDS.closeIdle()
+	if id, err := n.read(t.Context()); err == nil || !strings.Contains(err.Error(), "302") || len(f.asked) != 0 {
+		t.Errorf("%+v, %v", id, err)
+	}
+}
+
 func TestNotices_Identity_neverVersion1(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Override{})

@@ -205,6 +205,40 @@ func TestNotices_maintenance(t *testing.T) {
 	})
 }
 
+// A notice keeps the time at which it was first seen when another comes beside it, and a snapshot that somebody holds
+// stays as it is.
+func TestNotices_firstSeen(t *testing.T) {
+	in(t, nothing, func(t *testing.T, r *rig) {
+		r.imds.set(maintenanceItem, `[{"Code":"instance-stop","State":"active"}]`)
+		r.after(t, eventInterval, "maintenance=instance-stop")
+		first, next := r.Snapshot()
+		r.imds.set(maintenanceItem, `[{"Code":"system-reboot","State":"active"},{"Code":"instance-stop","State":"active"}]`)
+		r.after(t, time.Hour, "maintenance=system-reboot maintenance=instance-stop")
+		<-next
+		s, _ := r.Snapshot()
+		if at := s.Notices[1].At; !at.Equal(first.Notices[0].At) || !s.Notices[0].At.After(at) {
+			t.Errorf("first seen at %s and %s; before, the second alone was at %s", s.Notices[0].At, at, first.Notices[0].At)
+		}
+		r.imds.set(maintenanceItem, "[]")
+		r.after(t, eventInterval, "")
+		if len(first.Notices) != 1 || first.Notices[0].Action != "instance-stop" || len(s.Notices) != 2 {
+			t.Errorf("snapshots changed under their holders: %+v, %+v", first.Notices, s.Notices)
+		}
+	})
+}
+
+// A question that is cut off by the end says nothing about the service.
+func TestNotices_stopIsNoTrouble(t *testing.T) {
+	in(t, func(r *rig) { r.imds.slow(requestTimeout - time.Millisecond) }, func(t *testing.T, r *rig) {
+		time.Sleep(time.Second)
+		r.stop()
+		synctest.Wait()
+		if s, _ := r.Snapshot(); s.Waiting != "" || s.LifecycleKnown || len(r.messages()) != 0 {
+			t.Errorf("%+v; logged %v", s, r.messages())
+		}
+	})
+}
+
 // All at once stand in a fixed order, and each ends by itself.
 func TestNotices_together(t *testing.T) {
 	in(t, nothing, func(t *testing.T, r *rig) {
