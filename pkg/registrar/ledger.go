@@ -4,10 +4,12 @@ package registrar
 // disk, ledger_format.go says how they look there.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -120,25 +122,24 @@ func newLedger(bootID string, opts LedgerOptions) *Ledger {
 // image or a disk), has the header written, and returns what remains, in order. It does not wait for the disk.
 func (l *Ledger) Claim(self Self) []Entry {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if self.InstanceID == "" {
-		return l.entriesLocked()
-	}
-	discarded := 0
-	for key, r := range l.records {
-		if !ownRecord(r, self) {
-			l.dropLocked(key)
-			discarded++
+	wrote, discarded := l.header.InstanceID, 0
+	if self.InstanceID != "" {
+		for key, r := range l.records {
+			if !ownRecord(r, self) {
+				l.dropLocked(key)
+				discarded++
+			}
 		}
+		l.header.InstanceID, l.header.BootID = self.InstanceID, l.bootID
+		l.dirty = true
 	}
+	l.mu.Unlock()
+	poke(l.wake)
 	if discarded > 0 {
 		l.log.Info("ledger entries of another instance discarded", zap.Int("entries", discarded),
-			zap.String("ledger_instance_id", l.header.InstanceID), zap.String("instance_id", self.InstanceID))
+			zap.String("ledger_instance_id", wrote), zap.String("instance_id", self.InstanceID))
 	}
-	l.header.InstanceID, l.header.BootID = self.InstanceID, l.bootID
-	l.dirty = true
-	poke(l.wake)
-	return l.entriesLocked()
+	return l.Entries()
 }
 
 // ownRecord reports whether r may be of the host that self describes.
@@ -156,16 +157,15 @@ func ownRecord(r *record, self Self) bool {
 // changed.
 func (l *Ledger) Entries() []Entry {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.entriesLocked()
-}
-
-func (l *Ledger) entriesLocked() []Entry {
-	out := make([]Entry, 0, len(l.records))
-	for _, r := range l.records {
-		out = append(out, r.Entry)
+	records := slices.Collect(maps.Values(l.records))
+	l.mu.Unlock()
+	slices.SortFunc(records, func(a, b *record) int {
+		return cmp.Or(cmp.Compare(a.Facts.ARN, b.Facts.ARN), a.Target.Compare(b.Target))
+	})
+	out := make([]Entry, len(records))
+	for i, r := range records {
+		out[i] = r.Entry
 	}
-	slices.SortFunc(out, Entry.Compare)
 	return out
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,9 +120,11 @@ func (w *ledgerWriter) read() (*ledgerContent, error) {
 // setAside gets an unreadable ledger out of the way and says what that means. If the disk does not let it, it is tried
 // again before anything is written in its place.
 func (w *ledgerWriter) setAside(cause error, lost *ledgerContent) {
+	w.l.metrics.failed()
 	w.aside = w.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
+	name, err := w.moveAside()
 	fields := []zap.Field{
-		zap.NamedError("cause", cause), zap.String("file", w.path), zap.String("set_aside_as", w.aside),
+		zap.NamedError("cause", cause), zap.String("file", w.path), zap.String("set_aside_as", name),
 		zap.String("consequence", "it is not known any more which targets this host registered: those that are wanted are "+
 			"adopted, the others stay registered as unclaimed"),
 		zap.String("change", "look at the unclaimed targets with berth status, remove them with berth prune"),
@@ -129,38 +132,35 @@ func (w *ledgerWriter) setAside(cause error, lost *ledgerContent) {
 	if lost != nil {
 		names := make([]string, 0, len(lost.records))
 		for key := range lost.records {
-			if len(names) == 50 {
-				break
-			}
 			names = append(names, key.arn+" "+key.target.String())
 		}
-		fields = append(fields, zap.Int("readable_entries", len(lost.records)), zap.Strings("readable", names))
+		slices.Sort(names)
+		fields = append(fields, zap.Int("readable_entries", len(names)), zap.Strings("readable", names[:min(50, len(names))]))
 	}
 	w.log.Error("ledger unreadable, set aside, an empty one begins", fields...)
-	w.l.metrics.failed()
-	if err := w.moveAside(); err != nil {
+	if err != nil {
 		w.log.Warn("unreadable ledger not set aside yet", zap.Error(err))
 	}
 }
 
-// moveAside renames what was found unreadable to a name that is free.
-func (w *ledgerWriter) moveAside() error {
+// moveAside renames what was found unreadable to a name that is free, and returns that.
+func (w *ledgerWriter) moveAside() (string, error) {
 	if w.aside == "" {
-		return nil
+		return "", nil
 	}
 	there, err := w.fs.Exists(w.path)
 	if err != nil {
-		return err
+		return w.aside, err
 	}
 	if !there {
 		w.aside = ""
-		return nil
+		return "", nil
 	}
 	name := w.aside
 	for i := 2; ; i++ {
 		taken, err := w.fs.Exists(name)
 		if err != nil {
-			return err
+			return name, err
 		}
 		if !taken {
 			break
@@ -168,8 +168,8 @@ func (w *ledgerWriter) moveAside() error {
 		name = w.aside + "-" + strconv.Itoa(i)
 	}
 	if err := w.fs.Rename(w.path, name); err != nil {
-		return err
+		return name, err
 	}
 	w.aside = ""
-	return w.fs.SyncDir(w.dir)
+	return name, w.fs.SyncDir(w.dir)
 }

@@ -195,7 +195,7 @@ func (w *ledgerWriter) rewrite() error {
 	if err := w.checkLock(); err != nil {
 		return err
 	}
-	if err := w.moveAside(); err != nil {
+	if _, err := w.moveAside(); err != nil {
 		return fmt.Errorf("set aside %s: %w", w.path, err)
 	}
 	state, seq := w.l.takeAll()
@@ -253,7 +253,7 @@ func (w *ledgerWriter) writeState(name string, s state) (f *ledgerFile, err erro
 		}
 	}()
 	const chunk = 1 << 20
-	buf, err := appendHeader(make([]byte, 0, 64<<10), s.header)
+	buf, err := appendHeader(make([]byte, 0, 16<<10), s.header)
 	if err != nil {
 		return f, err
 	}
@@ -281,8 +281,9 @@ func (w *ledgerWriter) writeState(name string, s state) (f *ledgerFile, err erro
 		return f, err
 	}
 	f.base = f.used
-	zeros := make([]byte, 256<<10)
-	for at, end := f.used, f.used+max(w.room, f.used); at < end; {
+	room := max(w.room, f.base)
+	zeros := make([]byte, min(room, 256<<10))
+	for at, end := f.base, f.base+room; at < end; {
 		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), end-at)], at)
 		if err != nil {
 			return f, err
