@@ -26,6 +26,8 @@ type agent struct {
 	following map[string]int
 	taken     chan struct{} // gets a value when a group is followed; may be nil
 	host      Host
+	checks    []Check
+	control   http.HandlerFunc
 	beat      time.Time
 }
 
@@ -37,6 +39,7 @@ func (a *agent) config() Config {
 		Registrar: a.reg.Get,
 		Follow:    a.follow,
 		Host:      func() Host { return a.host },
+		Checks:    func() []Check { return a.checks },
 		Loops:     []Loop{{Name: "watcher", Beat: func() time.Time { return a.beat }}},
 	}
 }
@@ -120,6 +123,9 @@ func serving(t *testing.T, a *agent, lim limits) *Server {
 	cfg := a.config()
 	cfg.Listen, cfg.StatusListen = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Socket = filepath.Join(t.TempDir(), "berth.sock")
+	if a.control != nil {
+		cfg.Control = a.control
+	}
 	s, err := listen(t.Context(), cfg, lim)
 	if err != nil {
 		t.Fatal(err)

@@ -43,6 +43,18 @@ func (s *Server) StatusHandler() http.Handler {
 	return safe(mux)
 }
 
+// controlHandler serves the control socket: what is for this host, and what changes something.
+func (s *Server) controlHandler() http.Handler {
+	if s.cfg.Control == nil {
+		return s.StatusHandler()
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", s.StatusHandler())
+	mux.Handle("GET /v1/status", s.StatusHandler())
+	mux.Handle("/v1/", safe(s.cfg.Control))
+	return mux
+}
+
 // safe sets the headers that keep a browser from making more of an answer than it is.
 func safe(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -14,7 +14,8 @@ import (
 // collector turns the snapshots into metrics at each scrape. It keeps nothing between scrapes, so the series of a
 // group vanish with the group.
 type collector struct {
-	state func() (Host, *discovery.Snapshot, *registrar.Snapshot)
+	state     func() (Host, *discovery.Snapshot, *registrar.Snapshot)
+	readiness func() Readiness
 
 	desired, registered, healthy, refused, unclaimed *prometheus.Desc
 	groupOK, groupVerified                           *prometheus.Desc
@@ -23,7 +24,7 @@ type collector struct {
 
 // registerMetrics adds what the server exports to a registry: the state of targets and groups, what was built, and
 // the process.
-func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *discovery.Snapshot, *registrar.Snapshot)) error {
+func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() Readiness) error {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "berth_build_info",
 		Help:        "Always 1; the labels say what runs.",
@@ -32,7 +33,7 @@ func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *di
 	build.Set(1)
 	for _, c := range []prometheus.Collector{
 		build,
-		newCollector(state),
+		newCollector(state, readiness),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
@@ -43,13 +44,13 @@ func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *di
 	return nil
 }
 
-func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot)) *collector {
+func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() Readiness) *collector {
 	group := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, []string{"target_group"}, nil)
 	}
 	host := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return &collector{
-		state: state,
+		state: state, readiness: readiness,
 		desired: group("berth_targets_desired",
 			"Targets of this host that should be registered in the target group."),
 		registered: group("berth_targets_registered",
@@ -81,11 +82,11 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	h, d, r := c.state()
+	_, d, r := c.state()
 	gauge := func(desc *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
 	}
-	gauge(c.ready, boolValue(ReadinessOf(h, d, r).Ready))
+	gauge(c.ready, boolValue(c.readiness().Ready))
 	if d != nil {
 		gauge(c.generation, float64(d.Generation))
 	}

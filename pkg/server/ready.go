@@ -11,7 +11,7 @@ import (
 
 // Check is one thing that readiness looks at.
 type Check struct {
-	// Name is docker, identity, credentials, or "target_group KEY".
+	// Name is docker, identity, credentials, "target_group KEY", or what the rest of the agent adds ("ledger").
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
 	// Blocks reports whether the agent is not ready because of it. A group's own trouble is named and does not block.
@@ -30,10 +30,10 @@ type Readiness struct {
 
 // ReadinessOf says whether the agent is ready: Docker's stream is up, the instance's identity and credentials are
 // there, and every group has been tried once. A group in trouble is named, and does not make the agent unready: it
-// is the group's matter, and the other groups go on. Either snapshot may be nil.
-func ReadinessOf(h Host, d *discovery.Snapshot, r *registrar.Snapshot) Readiness {
+// is the group's matter, and the other groups go on. Either snapshot may be nil. Further checks count as they say.
+func ReadinessOf(h Host, d *discovery.Snapshot, r *registrar.Snapshot, more ...Check) Readiness {
 	checks := []Check{dockerCheck(d), identityCheck(h, r), credentialsCheck(h, r)}
-	checks = append(checks, groupChecks(d, r)...)
+	checks = append(append(checks, groupChecks(d, r)...), more...)
 	out := Readiness{Ready: true, Checks: checks}
 	for i := range checks {
 		if checks[i].Blocks {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -102,5 +103,50 @@ func TestAlive(t *testing.T) {
 				t.Errorf("got %v; want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// What the rest of the agent adds is named, and blocks only if it says so; the metric agrees with the answer.
+func TestServer_Readiness_checks(t *testing.T) {
+	var a agent
+	a.well()
+	s := unserved(t, &a)
+	ready := func() (bool, string) {
+		r := s.Readiness()
+		metric := get(t, s.MonitoringHandler(), "/metrics").Body.String()
+		if want := fmt.Sprintf("\nberth_ready %v\n", boolValue(r.Ready)); !strings.Contains(metric, want) {
+			t.Errorf("the metric disagrees with ready %v", r.Ready)
+		}
+		if s.Status().Readiness.Ready != r.Ready {
+			t.Errorf("the status disagrees with ready %v", r.Ready)
+		}
+		return r.Ready, r.Text()
+	}
+	a.checks = []Check{{Name: "ledger", Detail: "is not on disk", Change: "free some space"}}
+	if ok, text := ready(); !ok || !strings.Contains(text, "[warn] ledger: is not on disk (free some space)\n") {
+		t.Errorf("a warning: got %v\n%s", ok, text)
+	}
+	a.checks[0].Blocks = true
+	if ok, text := ready(); ok || !strings.Contains(text, "[wait] ledger") {
+		t.Errorf("a block: got %v\n%s", ok, text)
+	}
+}
+
+func TestStatusV1_Summary(t *testing.T) {
+	var a agent
+	s := unserved(t, &a)
+	summary := func() string { status := s.Status(); return status.Summary() }
+	if got, want := summary(), "0 targets in 0 groups, waiting for docker: not reached yet; identity: "; !strings.HasPrefix(got, want) {
+		t.Errorf("before anything: got %q; want it to begin with %q", got, want)
+	}
+	a.well()
+	if got, want := summary(), "1 target in 1 group"; got != want {
+		t.Errorf("all well: got %q; want %q", got, want)
+	}
+	d, r := troubled()
+	a.disc.Set(d)
+	a.reg.Set(r)
+	if got, want := summary(), "3 targets in 2 groups, 2 not ready: b in web: the load balancer says initial and gives no reason"; got != want {
+		t.Errorf("troubled: got %q; want %q", got, want)
 	}
 }

@@ -70,7 +70,14 @@ type Config struct {
 	Host func() Host
 	// Loops are watched by /healthz.
 	Loops []Loop
-	Log   *zap.Logger
+	// Checks returns further things to name in readiness: a ledger that is not on disk, a reload that was refused. May be
+	// nil.
+	Checks func() []Check
+	// Control answers what is asked over the control socket under /v1/ beside the status: what changes something. It
+	// learns from PeerOf who asks. A handler that takes longer than an answer's 15 s must extend its write deadline
+	// (http.ResponseController). May be nil.
+	Control http.Handler
+	Log     *zap.Logger
 }
 
 // Server serves the agent's HTTP endpoints.
@@ -115,7 +122,7 @@ func listen(ctx context.Context, cfg Config, lim limits) (_ *Server, err error) 
 			s.Close()
 		}
 	}()
-	if err := registerMetrics(cfg.Registry, cfg.Build, s.state); err != nil {
+	if err := registerMetrics(cfg.Registry, cfg.Build, s.state, s.Readiness); err != nil {
 		return nil, err
 	}
 	if cfg.Listen != "" {
@@ -133,7 +140,7 @@ func listen(ctx context.Context, cfg Config, lim limits) (_ *Server, err error) 
 		if err != nil {
 			return nil, err
 		}
-		s.listeners = append(s.listeners, listener{newGate(l, lim), &net.UnixAddr{Name: cfg.Socket, Net: "unix"}, "control socket", s.StatusHandler(), cleanup})
+		s.listeners = append(s.listeners, listener{newGate(l, lim), &net.UnixAddr{Name: cfg.Socket, Net: "unix"}, "control socket", s.controlHandler(), cleanup})
 	}
 	return s, nil
 }
@@ -171,6 +178,7 @@ func (s *Server) Run(ctx context.Context) error {
 			WriteTimeout:      s.limits.write,
 			IdleTimeout:       s.limits.idle,
 			MaxHeaderBytes:    s.limits.headerBytes,
+			ConnContext:       withPeer,
 			// A client's broken TLS or headers are its own affair.
 			ErrorLog: log.New(debugWriter{s.log}, "", 0),
 		}
@@ -214,9 +222,14 @@ func (s *Server) Close() {
 }
 
 // Readiness returns what /readyz answers now.
-func (s *Server) Readiness() Readiness {
-	h, d, r := s.state()
-	return ReadinessOf(h, d, r)
+func (s *Server) Readiness() Readiness { return s.readiness(s.state()) }
+
+func (s *Server) readiness(h Host, d *discovery.Snapshot, r *registrar.Snapshot) Readiness {
+	var more []Check
+	if s.cfg.Checks != nil {
+		more = s.cfg.Checks()
+	}
+	return ReadinessOf(h, d, r, more...)
 }
 
 // Alive returns what /healthz answers now: nil, or an error that names the loops that do not turn.
@@ -225,7 +238,9 @@ func (s *Server) Alive() error { return Alive(s.cfg.Loops, s.started, time.Now()
 // Status returns what /v1/status answers now.
 func (s *Server) Status() StatusV1 {
 	h, d, r := s.state()
-	return statusOf(time.Now(), s.agent(), h, d, r)
+	status := statusOf(time.Now(), s.agent(), h, d, r)
+	status.Readiness = s.readiness(h, d, r)
+	return status
 }
 
 func (s *Server) agent() AgentV1 {

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -441,5 +443,140 @@ func TestServer_Run_endsWithLongPoll(t *testing.T) {
 	}
 	if got := a.followed(); len(got) != 0 {
 		t.Errorf("still followed: %v", got)
+	}
+}
+
+// The time for sending a request is no bound on the wait for its answer.
+func TestServer_longPollOutlivesReadTimeout(t *testing.T) {
+	a := agent{taken: make(chan struct{}, 1)}
+	a.well()
+	lim := defaultLimits()
+	lim.header, lim.read = 20*time.Millisecond, 20*time.Millisecond
+	s := serving(t, &a, lim)
+	before := s.Status().Revision
+	c := NewClient(s.cfg.Socket, "")
+	defer c.Close()
+	change := time.AfterFunc(10*lim.read, func() {
+		d := wants()
+		d.Seq = 2
+		a.disc.Set(d)
+	})
+	defer change.Stop()
+	got, err := c.Status(t.Context(), StatusQuery{Follow: []string{"web"}, After: before})
+	if err != nil || got.Seq != 2 {
+		t.Errorf("got seq %d, %v; want the change, 2", got.Seq, err)
+	}
+}
+
+// The kernel lets in root and the socket's group, and nobody else.
+func TestListen_socketRefusesOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "berth.sock")
+	s, err := listenSocket(t, path, "daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := dialAs(path, 65534, 65534); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("nobody: got %v; want permission denied", err)
+	}
+	if err := dialAs(path, 65534, 1); err != nil {
+		t.Errorf("a member of the group: got %v; want nil", err)
+	}
+}
+
+// dialAs connects with the file system rights of a user and a group.
+func dialAs(path string, uid, gid int) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never back: the thread ends with the goroutine
+		if err := errors.Join(syscall.Setfsgid(gid), syscall.Setfsuid(uid)); err != nil {
+			result <- err
+			return
+		}
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			_ = conn.Close()
+		}
+		result <- err
+	}()
+	return <-result
+}
+
+// What changes something is served over the control socket alone, and knows who asks.
+func TestServer_control(t *testing.T) {
+	a := agent{control: func(w http.ResponseWriter, r *http.Request) {
+		peer, ok := PeerOf(r.Context())
+		if !ok {
+			writeError(w, http.StatusInternalServerError, "nobody")
+			return
+		}
+		writeText(w, http.StatusOK, r.Method+" "+r.URL.Path+" by "+peer.String())
+	}}
+	a.well()
+	s := serving(t, &a, defaultLimits())
+	post := "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+	code, body := exchange(t, dial(t, s, "control socket"), post)
+	if want := fmt.Sprintf("POST /v1/reload by uid %d, pid %d", os.Geteuid(), os.Getpid()); code != 200 || body != want {
+		t.Errorf("over the socket: got %d %s; want %s", code, body, want)
+	}
+	for _, name := range []string{"--listen", "--status-listen"} {
+		if code, body := exchange(t, dial(t, s, name), post); code != http.StatusNotFound && code != http.StatusMethodNotAllowed {
+			t.Errorf("over %s: got %d %s; want it refused", name, code, body)
+		}
+	}
+	for _, path := range []string{"/v1/status", "/", "/readyz"} {
+		if code, body := fetch(t, s, "control socket", path); code != 200 || strings.Contains(body, "by uid") {
+			t.Errorf("%s: got %d %s; want the server's own", path, code, body)
+		}
+	}
+	if _, ok := PeerOf(t.Context()); ok {
+		t.Error("a context of no request has a peer")
+	}
+}
+
+// A thousand clients that say nothing cost what the limits allow, and go when their time is over.
+func TestServer_thousandClients(t *testing.T) {
+	var a agent
+	a.well()
+	lim := defaultLimits()
+	lim.header = 100 * time.Millisecond
+	s := serving(t, &a, lim)
+	before := runtime.NumGoroutine()
+	most := 0
+	for range 1000 {
+		var d net.Dialer
+		conn, err := d.DialContext(t.Context(), "unix", s.cfg.Socket)
+		if err != nil {
+			continue // the kernel's queue is full: not ours to hold
+		}
+		defer func() { _ = conn.Close() }()
+		most = max(most, runtime.NumGoroutine()-before)
+	}
+	// One goroutine a connection, one for each that is turned away, and the two of the test's HTTP server.
+	if allowed := lim.conns + lim.turning + 8; most > allowed {
+		t.Errorf("%d goroutines serve a thousand clients; want at most %d", most, allowed)
+	}
+	for {
+		conn := dial(t, s, "control socket")
+		if _, err := io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
+			continue // closed at once: too many are being turned away
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			continue
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			break
+		}
 	}
 }

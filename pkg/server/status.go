@@ -113,6 +113,33 @@ func (g GroupV1) Label() string {
 	return cmp.Or(g.Name, g.ARN)
 }
 
+// Summary says in one line how the host does: "12 targets in 3 groups, 1 not ready: web-2 in web: its health checks get
+// no answer in time".
+func (s *StatusV1) Summary() string {
+	desired, healthy, configured := 0, 0, 0
+	for i := range s.Groups {
+		if len(s.Groups[i].Keys) > 0 {
+			configured++
+		}
+		desired += s.Groups[i].Counts.Desired
+		healthy += s.Groups[i].Counts.Healthy
+	}
+	line := count(desired, "target") + " in " + count(configured, "group")
+	if waiting := s.Readiness.Waiting(); waiting != "" {
+		return line + ", waiting for " + waiting
+	}
+	if desired == healthy {
+		return line
+	}
+	line += fmt.Sprintf(", %d not ready", desired-healthy)
+	for i := range s.Rows {
+		if r := &s.Rows[i]; r.State.Wanted() && r.State != Healthy {
+			return fmt.Sprintf("%s: %s in %s: %s", line, r.Run, r.Group, r.Why)
+		}
+	}
+	return line
+}
+
 // statusOf builds the answer from the snapshots, either of which may be nil.
 func statusOf(now time.Time, agent AgentV1, h Host, d *discovery.Snapshot, r *registrar.Snapshot) StatusV1 {
 	s := StatusV1{
