@@ -3,8 +3,8 @@
 // value and the rule, and nothing starts. It knows nothing of Docker, of AWS, or of the running agent.
 //
 // config.go holds the values, settings.go the table of every scalar key (its flag, variable, default and check),
-// groups.go the schema of a target group, load.go the order in which sources are read, reload.go what a running
-// agent can take over.
+// groups.go the schema of a target group, load.go and yaml.go the reading of files, sources.go that of flags and
+// variables, check.go the rules between keys, reload.go what a running agent can take over.
 package config
 
 import (
