@@ -135,6 +135,40 @@ func TestOpenLedger_writesNothing(t *testing.T) {
 	}
 }
 
+func TestReadLedger(t *testing.T) {
+	dir := t.TempDir()
+	read := func() LedgerView {
+		t.Helper()
+		v, err := ReadLedger(dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if diff := cmp.Diff(LedgerView{}, read()); diff != "" {
+		t.Errorf("no ledger (-want +got):\n%s", diff)
+	}
+	l := openLedger(t, dir, "boot-1", LedgerOptions{})
+	l.Claim(ledgerSelf)
+	b, a := ledgerEntry(2, "b"), ledgerEntry(1, "a")
+	mustIntend(t, l, b, a)
+	if diff := cmp.Diff(LedgerView{ledgerInstance, "boot-1", []Entry{a, b}}, read()); diff != "" {
+		t.Errorf("while it is written (-want +got):\n%s", diff)
+	}
+	closeLedger(t, l)
+	for name, data := range map[string]string{"nonsense": "nonsense\n", "empty": ""} {
+		if err := os.WriteFile(filepath.Join(dir, ledgerName), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadLedger(dir, nil); err == nil || !strings.Contains(err.Error(), "line 1") {
+			t.Errorf("%s: %v; want an error that names the line", name, err)
+		}
+		if data2, err := os.ReadFile(filepath.Join(dir, ledgerName)); err != nil || string(data2) != data {
+			t.Errorf("reading changed the file: %q, %v", data2, err)
+		}
+	}
+}
+
 func TestLedger_Claim(t *testing.T) {
 	entry := func(id, more string) string {
 		return fmt.Sprintf(`{"group_arn":"arn:1","id":%q,"port":1%s}`, id, more)
