@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -121,12 +120,4 @@ func rowsOf(rows []server.Row, ref string) ([]server.Row, error) {
 	default:
 		return byID, nil
 	}
-}
-
-// interrupted turns the end of a command's context into the error to report: the user's own doing is none.
-func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-		return nil
-	}
-	return err
 }

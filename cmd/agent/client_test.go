@@ -68,6 +68,30 @@ func newShownAgent(t *testing.T) *shownAgent {
 	return a
 }
 
+// beginAgent starts an agent on a given socket that shows one container, and returns it with what ends it.
+func beginAgent(t *testing.T, socket string, w target.Want, health string) (*shownAgent, func()) {
+	t.Helper()
+	a := &shownAgent{followed: map[string]bool{}, asked: make(chan struct{}, 100), socket: socket}
+	a.show(1, []target.Want{w}, nil, registered(w, health, ""))
+	s, err := server.Listen(t.Context(), server.Config{
+		Socket: socket, Registry: prometheus.NewRegistry(), Discovery: a.disc.Get, Registrar: a.reg.Get,
+		Follow: func([]string) func() { a.asked <- struct{}{}; return func() {} },
+	})
+	if err != nil {
+		t.Error(err)
+		return a, func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	return a, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("server: %v", err)
+		}
+	}
+}
+
 // run runs a command line in this process and returns its exit code and output.
 func (a *shownAgent) run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	env := map[string]string{"BERTH_CONTROL_SOCKET": a.socket, "BERTH_STATUS_LISTEN": "127.0.0.1:1"}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -63,30 +64,36 @@ func (c *statusCommand) run(ctx context.Context, refs []string) error {
 	if err != nil {
 		return err
 	}
-	if err := selectRows(&s, refs); err != nil {
+	if s.Rows, err = selectRows(s.Rows, refs); err != nil {
 		return err
 	}
 	return c.print(c.env.stdout, &s)
 }
 
-// follow prints the status at each change until the context ends.
+// follow prints the status at each change until the context ends. Once it has been answered it outlives the agent:
+// during an upgrade is when one watches.
 func (c *statusCommand) follow(ctx context.Context, client *server.Client, refs []string) error {
 	show := displayOf(c.env.stdout, c.env.getenv)
 	query := server.StatusQuery{Follow: []string{"*"}}
+	answered, lost := false, false
 	for {
 		s, err := client.Status(ctx, query)
-		if err != nil {
-			return interrupted(ctx, err)
-		}
-		changed := s.Revision != query.After
-		query.After, query.Timeout = s.Revision, watchRefresh
-		if err := selectRows(&s, refs); err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !answered:
 			return err
-		}
-		if changed || (show.tty && !c.asJSON) {
-			if err := c.draw(show, &s); err != nil {
+		case err != nil:
+			if !lost {
+				_, _ = fmt.Fprintf(c.env.stderr, "berth: %v; trying again\n", err) // what is shown is what matters
+			}
+			lost, query.After = true, ""
+		default:
+			if err := c.redraw(show, s, refs, !answered || s.Revision != query.After); err != nil {
 				return err
 			}
+			answered, lost = true, false
+			query.After, query.Timeout = s.Revision, watchRefresh
 		}
 		select {
 		case <-time.After(watchPause):
@@ -94,6 +101,20 @@ func (c *statusCommand) follow(ctx context.Context, client *server.Client, refs 
 			return nil
 		}
 	}
+}
+
+// redraw shows a status that has changed; on a terminal one that has not, too, for its ages.
+func (c *statusCommand) redraw(show display, s server.StatusV1, refs []string, changed bool) error {
+	if !changed && (!show.tty || c.asJSON) {
+		return nil
+	}
+	// A container that is named and not there (any more) leaves an empty table, and does not end the watching.
+	rows, err := selectRows(s.Rows, refs)
+	if err != nil && !errors.Is(err, errUnknown) {
+		return err
+	}
+	s.Rows = rows
+	return c.draw(show, &s)
 }
 
 // draw replaces what a terminal shows, in one write so that it does not flicker; elsewhere it appends.
@@ -132,23 +153,27 @@ func (c *statusCommand) printTo(w io.Writer, show display, s *server.StatusV1) e
 	return t.err
 }
 
-// selectRows keeps the rows of the named containers, all where none is named.
-func selectRows(s *server.StatusV1, refs []string) error {
+// errUnknown says that the agent knows no container of a name.
+var errUnknown = errors.New("see berth status --all, docker ps")
+
+// selectRows returns the rows of the named containers, all where none is named. With an error that wraps errUnknown it
+// returns those that it has found.
+func selectRows(all []server.Row, refs []string) ([]server.Row, error) {
 	if len(refs) == 0 {
-		return nil
+		return all, nil
 	}
 	kept := []server.Row{}
+	var unknown error
 	for _, ref := range refs {
-		rows, err := rowsOf(s.Rows, ref)
+		rows, err := rowsOf(all, ref)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(rows) == 0 {
-			return fmt.Errorf("the agent knows no container %q: see berth status --all, docker ps", ref)
+			unknown = errors.Join(unknown, fmt.Errorf("the agent knows no container %q: %w", ref, errUnknown))
 		}
 		kept = append(kept, rows...)
 	}
 	slices.SortFunc(kept, server.Row.Compare)
-	s.Rows = slices.CompactFunc(kept, func(a, b server.Row) bool { return a.Compare(b) == 0 })
-	return nil
+	return slices.CompactFunc(kept, func(a, b server.Row) bool { return a.Compare(b) == 0 }), unknown
 }

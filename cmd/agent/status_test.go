@@ -301,3 +301,66 @@ func TestStatus_brokenPipe(t *testing.T) {
 		t.Errorf("got %v; want the error of writing", err)
 	}
 }
+
+// Watching goes on while the agent is replaced, and while the named container is.
+func TestStatus_watch_outlives(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "berth.sock")
+	w := testWant("web-1", 32768)
+	_, end := beginAgent(t, socket, w, "initial")
+	out, stderr := &notify{wrote: make(chan string)}, &notify{wrote: make(chan string, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	code := make(chan int, 1)
+	go func() {
+		code <- execute(ctx, []string{"status", "web-1", "--watch", "--control-socket", socket, "--status-listen", "127.0.0.1:1"},
+			&environment{stdout: out, stderr: stderr, getenv: func(string) string { return "" }})
+	}()
+	until := func(want string) {
+		for shown := ""; !strings.Contains(shown, want); {
+			shown = <-out.wrote
+		}
+	}
+	until("initial")
+	end()
+	if said := <-stderr.wrote; !strings.Contains(said, "trying again") {
+		t.Errorf("without an agent: got %q; want that it tries again", said)
+	}
+	second, end := beginAgent(t, socket, w, "healthy")
+	defer end()
+	until("healthy")
+	second.show(2, nil, nil)
+	until("no container")
+	cancel()
+	go func() {
+		for range out.wrote { // what was under way
+		}
+	}()
+	if got := <-code; got != 0 {
+		t.Errorf("interrupted: got %d; want 0", got)
+	}
+	close(out.wrote)
+}
+
+// No line is wider than the terminal, as long as the columns before the sentences fit.
+func TestTable_rows_fit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var rows []server.Row
+		for range rapid.IntRange(0, 5).Draw(t, "rows") {
+			rows = append(rows, server.Row{
+				Run:    target.Run{ID: "x", Name: rapid.StringMatching(`[a-z]{1,14}`).Draw(t, "name")},
+				Group:  rapid.StringMatching(`[a-z]{1,10}`).Draw(t, "group"),
+				Target: target.Target{ID: testInstance, Port: 32768},
+				State:  rapid.SampledFrom(server.States()).Draw(t, "state"),
+				Why:    rapid.StringMatching(`([a-z]{1,12} ){0,20}`).Draw(t, "why"),
+				Change: rapid.StringMatching(`([a-z]{1,12} ){0,20}`).Draw(t, "change"),
+			})
+		}
+		width := rapid.IntRange(80, 200).Draw(t, "width")
+		var out bytes.Buffer
+		(&table{w: &out, show: display{width: width}, now: testStart}).rows(rows, testInstance)
+		for line := range strings.Lines(out.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > width {
+				t.Errorf("line of %d columns on a terminal of %d: %q", n, width, line)
+			}
+		}
+	})
+}

@@ -13,8 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
 	"berth/pkg/server"
@@ -301,33 +299,12 @@ func TestWait_interrupted(t *testing.T) {
 func TestWait_agentRestarts(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "berth.sock")
 	w := testWant("web-1", 32768)
-	begin := func(health string) (*shownAgent, func()) {
-		a := &shownAgent{followed: map[string]bool{}, asked: make(chan struct{}, 100), socket: socket}
-		a.show(1, []target.Want{w}, nil, registered(w, health, ""))
-		s, err := server.Listen(t.Context(), server.Config{
-			Socket: socket, Registry: prometheus.NewRegistry(), Discovery: a.disc.Get, Registrar: a.reg.Get,
-			Follow: func([]string) func() { a.asked <- struct{}{}; return func() {} },
-		})
-		if err != nil {
-			t.Error(err)
-			return a, func() {}
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- s.Run(ctx) }()
-		return a, func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Errorf("server: %v", err)
-			}
-		}
-	}
-	first, end := begin("initial")
+	first, end := beginAgent(t, socket, w, "initial")
 	done := make(chan func(), 1)
 	go func() {
 		<-first.asked
 		end()
-		_, end := begin("healthy")
+		_, end := beginAgent(t, socket, w, "healthy")
 		done <- end
 	}()
 	code, out, stderr := first.run(t.Context(), "wait", "web-1")
