@@ -136,3 +136,10 @@ func statesOf(s *Sim, group string) []State {
 	}
 	return slices.Clip(out)
 }
+
+// newTransport is an HTTP client on sockets whose connections end with the test.
+func newTransport(t *testing.T) *http.Client {
+	tr := &http.Transport{}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}

@@ -1,6 +1,7 @@
 package elbsim
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -60,11 +61,13 @@ type oneOrMore[T any] []T
 
 // UnmarshalJSON reads a value or an array of values.
 func (l *oneOrMore[T]) UnmarshalJSON(b []byte) error {
-	if strings.HasPrefix(strings.TrimSpace(string(b)), "[") {
-		return json.Unmarshal(b, (*[]T)(l))
+	strict := json.NewDecoder(bytes.NewReader(b))
+	strict.DisallowUnknownFields()
+	if bytes.HasPrefix(bytes.TrimSpace(b), []byte("[")) {
+		return strict.Decode((*[]T)(l))
 	}
 	var one T
-	if err := json.Unmarshal(b, &one); err != nil {
+	if err := strict.Decode(&one); err != nil {
 		return err
 	}
 	*l = oneOrMore[T]{one}

@@ -2,7 +2,7 @@ package elbsim
 
 import (
 	"bytes"
-	"context"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ending is how the exchange of one request ends.
@@ -175,11 +176,38 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if errors.Is(err, errTooLarge) {
 		w.Header().Set("Connection", "close") // the rest is not read
 	}
-	s.call(clientContext(r), body, r.UserAgent()).write(w)
+	out := s.call(r.Context(), body, r.UserAgent())
+	if len(out.body) > oneRead {
+		out = out.compressed(r)
+	}
+	if len(out.body) > oneRead {
+		time.Sleep(breath)
+	}
+	out.write(w)
 }
 
-// clientContext ends when the client has gone.
-func clientContext(r *http.Request) context.Context { return r.Context() }
+// Go's SDK closes its request's body when the reply begins, and net/http drops a connection whose request ends like
+// that before it looked for its end, in the middle of the reply if that is more than it reads at once. AWS is never
+// fast enough for it to matter; over loopback it happens. So replies are made to fit into one read if they can, and
+// the others wait until the client's writer has had its turn.
+const (
+	oneRead = 3 << 10
+	breath  = 10 * time.Millisecond
+)
+
+// compressed is the outcome with its body compressed, if the client takes that.
+func (o outcome) compressed(r *http.Request) outcome {
+	if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		return o
+	}
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write(o.body) // a bytes.Buffer never fails
+	_ = z.Close()
+	o.body = b.Bytes()
+	o.header = http.Header{"Content-Encoding": {"gzip"}}
+	return o
+}
 
 // IMDS returns the handler of the metadata service of the first instance.
 func (s *Sim) IMDS() http.Handler { return s.IMDSFor(s.cfg.Instance.ID) }
