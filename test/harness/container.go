@@ -79,6 +79,15 @@ func (e *Engine) RunAll(t testing.TB, specs ...Spec) []*Container {
 	for i, spec := range specs {
 		made[i] = e.Create(t, spec)
 	}
+	if e.bridges == "" && len(made) > 1 {
+		t.Cleanup(func() { // before that of each alone, and quicker
+			var wg sync.WaitGroup
+			for _, c := range made {
+				wg.Go(func() { _ = c.remove(context.Background()) })
+			}
+			wg.Wait()
+		})
+	}
 	EachOf(t, made, func(ctx context.Context, c *Container) error {
 		return e.Client.ContainerStart(ctx, c.ID, container.StartOptions{})
 	})

@@ -217,6 +217,9 @@ func TestPrivateEngine(t *testing.T) {
 		if _, err := engine.Client.Ping(t.Context()); err == nil {
 			t.Error("a killed engine answers")
 		}
+		engine.Start(t)
+		c.Ask(t)
+		engine.Kill(t) // the test ends with the engine dead and the container alive
 	})
 	p.assertGone(t)
 	host.Run(t, Spec{}).Ask(t) // the host's engine and its bridge are as they were
@@ -255,7 +258,7 @@ func TestSweepEngines(t *testing.T) {
 // assertGone fails the test if anything of the plot is left.
 func (p plot) assertGone(t *testing.T) {
 	t.Helper()
-	pids, err := p.processes(true)
+	pids, err := p.processes(everything...)
 	if err != nil || len(pids) > 0 {
 		t.Errorf("processes %v are left (%v)", pids, err)
 	}

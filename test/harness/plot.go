@@ -101,21 +101,21 @@ func (p plot) clear() error {
 // endProcesses ends the engine, its containerd, the shims and the containers: SIGTERM to the engine, once (the third
 // would make it drop everything), which ends the others; after that SIGKILL to whatever is left.
 func (p plot) endProcesses() error {
-	if err := p.signal(syscall.SIGTERM, false); err != nil {
+	if err := p.signal(syscall.SIGTERM, "dockerd"); err != nil {
 		return err
 	}
 	patient := time.Now().Add(20 * time.Second)
 	deadline := patient.Add(Patience)
 	for {
-		engines, err := p.processes(false)
+		engines, err := p.processes("dockerd")
 		if err != nil {
 			return err
 		}
 		if len(engines) == 0 || time.Now().After(patient) {
-			if err := p.signal(syscall.SIGKILL, true); err != nil {
+			if err := p.signal(syscall.SIGKILL, everything...); err != nil {
 				return err
 			}
-			left, err := p.processes(true)
+			left, err := p.processes(everything...)
 			if err != nil || len(left) == 0 {
 				return err
 			}
@@ -127,9 +127,15 @@ func (p plot) endProcesses() error {
 	}
 }
 
-// signal sends a signal to the plot's engine, or to everything.
-func (p plot) signal(s syscall.Signal, everything bool) error {
-	pids, err := p.processes(everything)
+// everything are the programs of an engine.
+var everything = []string{"dockerd", "containerd", shim, "containerd-shim"}
+
+// shim is the program between containerd and a container; its children are the containers' own processes.
+const shim = "containerd-shim-runc-v2"
+
+// signal sends a signal to the plot's processes of these programs.
+func (p plot) signal(s syscall.Signal, programs ...string) error {
+	pids, err := p.processes(programs...)
 	if err != nil {
 		return err
 	}
@@ -141,12 +147,8 @@ func (p plot) signal(s syscall.Signal, everything bool) error {
 	return nil
 }
 
-// processes returns the pids of the plot's engine, or of everything: containerd, shims, and the shims' children.
-func (p plot) processes(everything bool) ([]int, error) {
-	names := []string{"dockerd"}
-	if everything {
-		names = []string{"dockerd", "containerd", "containerd-shim", "containerd-shim-runc-v2"}
-	}
+// processes returns the pids of the plot's processes of these programs. With the shims go the containers.
+func (p plot) processes(programs ...string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("find the processes of %s: %w", p.dir, err)
@@ -164,11 +166,11 @@ func (p plot) processes(everything bool) ([]int, error) {
 		}
 		parents[pid] = parent(pid)
 		program, _, _ := bytes.Cut(command, []byte{0})
-		if bytes.Contains(command, []byte(p.dir+"/")) && slices.Contains(names, filepath.Base(string(program))) {
+		if bytes.Contains(command, []byte(p.dir+"/")) && slices.Contains(programs, filepath.Base(string(program))) {
 			pids = append(pids, pid)
 		}
 	}
-	if everything {
+	if slices.Contains(programs, shim) {
 		for pid, ppid := range parents {
 			if slices.Contains(pids, ppid) && !slices.Contains(pids, pid) {
 				pids = append(pids, pid)

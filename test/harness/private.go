@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -234,6 +235,18 @@ func (e *PrivateEngine) Kill(t testing.TB) {
 		t.Fatal(err)
 	}
 	<-e.ended
+	// Its containerd is killed by the kernel a little later. If whoever inherits it is slow to take note, it stays a
+	// zombie, which the next engine would take for a running containerd because of its pid file.
+	Eventually(t, Patience, "the end of the private engine's containerd", func() error {
+		pids, err := e.plot.processes("containerd")
+		if err == nil && len(pids) > 0 {
+			err = fmt.Errorf("%v still run", pids)
+		}
+		return err
+	})
+	if err := os.Remove(e.plot.path("exec/containerd/containerd.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
 }
 
 // Freeze stops the engine in its tracks (SIGSTOP): connections stay open and silent. Thaw lets it go on.
@@ -285,7 +298,7 @@ func (e *PrivateEngine) logTail() string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(log[max(0, len(log)-4000):])
+	return string(log[max(0, len(log)-8000):])
 }
 
 // demolish removes the engine and all that it made.

@@ -2,6 +2,8 @@ package integration
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"berth/test/harness"
@@ -78,8 +80,8 @@ func TestEngine_absentAtFirst(t *testing.T) {
 		if err == nil && status.Readiness.Ready {
 			t.Fatal("berth is ready without Docker")
 		}
-		if err == nil && status.Docker.Err == "" {
-			err = errors.New("it does not say what is wrong with Docker")
+		if err == nil && !strings.Contains(status.Readiness.Waiting(), "docker") {
+			err = fmt.Errorf("it does not say that it waits for Docker: %s", status.Readiness.Waiting())
 		}
 		return err
 	})
@@ -118,4 +120,3 @@ func everyoneAnswers(t *testing.T, r *rig.Rig, containers []*harness.Container) 
 	}
 	return nil
 }
-
