@@ -79,7 +79,7 @@ func (c *statusCommand) follow(ctx context.Context, client *server.Client, refs 
 	for {
 		s, err := client.Status(ctx, query)
 		switch {
-		case ctx.Err() != nil:
+		case ended(ctx):
 			return nil
 		case err != nil && !answered:
 			return err
@@ -102,6 +102,9 @@ func (c *statusCommand) follow(ctx context.Context, client *server.Client, refs 
 		}
 	}
 }
+
+// ended reports whether whoever watches has had enough.
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // redraw shows a status that has changed; on a terminal one that has not, too, for its ages.
 func (c *statusCommand) redraw(show display, s server.StatusV1, refs []string, changed bool) error {
