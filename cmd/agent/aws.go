@@ -26,6 +26,9 @@ func (a *agent) connect(ctx context.Context) (registrar.API, registrar.Self, err
 	if err := a.watcher.Identify(ctx, id.InstanceID); err != nil {
 		return nil, registrar.Self{}, err
 	}
+	if err := a.lifecycleKnown(ctx); err != nil {
+		return nil, registrar.Self{}, err
+	}
 	cfg, err := loadAWS(ctx, id.Region)
 	if err != nil {
 		return nil, registrar.Self{}, err
@@ -33,11 +36,56 @@ func (a *agent) connect(ctx context.Context) (registrar.API, registrar.Self, err
 	return registrar.NewAPI(cfg), selfOf(id), nil
 }
 
+// lifecycleKnown waits until the autoscaling lifecycle state was read once, or could not be for half a minute: an
+// instance that is being taken out of service must not register itself first.
+func (a *agent) lifecycleKnown(ctx context.Context) error {
+	for {
+		s, changed := a.notices.Snapshot()
+		if s.LifecycleKnown {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// learn hands on what becomes known of this host later: its VPC and its IPv6 address.
+func (a *agent) learn(ctx context.Context) error {
+	var last registrar.Self
+	for {
+		s, changed := a.notices.Snapshot()
+		if s.Identity != nil {
+			if self := selfOf(*s.Identity); self != last {
+				a.registrar.Identify(self)
+				last = self
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 func selfOf(id host.Identity) registrar.Self {
 	return registrar.Self{
 		InstanceID: id.InstanceID, Region: id.Region, Account: id.AccountID, VPC: id.VPC,
 		Address4: id.PrivateIP, Address6: id.IPv6,
 	}
+}
+
+// metadataSettings is what the SDK's ordinary configuration says of the instance metadata service. The region is of no
+// account there; a false one keeps the SDK from asking the very service.
+func metadataSettings(ctx context.Context) (aws.Config, error) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion("none"))
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
+	}
+	return cfg, nil
 }
 
 func loadAWS(ctx context.Context, region string) (aws.Config, error) {

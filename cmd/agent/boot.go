@@ -79,7 +79,11 @@ func boot(ctx context.Context, cfg *config.Config, env *environment, bootID stri
 // removeStale needs to know who this host is: a ledger that came with an image is another instance's, whose targets
 // are none of ours.
 func removeStale(ctx context.Context, cfg *config.Config, ledger *registrar.Ledger, log *zap.Logger, bootID string) (int, error) {
-	notices := host.New(log, host.Options{Override: host.Override{InstanceID: cfg.InstanceID, Region: cfg.Region}})
+	metadata, err := metadataSettings(ctx)
+	if err != nil {
+		return 0, err
+	}
+	notices := host.New(log, host.Options{Override: host.Override{InstanceID: cfg.InstanceID, Region: cfg.Region}, AWS: metadata})
 	id, err := notices.Identity(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("learn this host's identity: %w", err)

@@ -101,8 +101,8 @@ func plan(ctx context.Context, cfg *config.Config, env *environment, timeout tim
 	if err != nil {
 		return nil, err
 	}
-	a := &agent{cfg: cfg, log: log, dry: true}
-	if err := a.build(); err != nil {
+	a := newAgent(cfg, log, true)
+	if err := a.build(ctx); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)

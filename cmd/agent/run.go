@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,11 +38,8 @@ is wrong, 3 when another agent holds the state directory.`,
   berth run --config ./berth.yaml --log-level debug`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(cmd.Flags(), env)
-			if err != nil {
-				return exit(exitUsage, err)
-			}
-			return runAgent(cmd.Context(), cfg, dry, env)
+			read := func() (*config.Config, error) { return loadConfig(cmd.Flags(), env) }
+			return runAgent(cmd.Context(), read, dry, env)
 		},
 	}
 	addConfigFlags(cmd.Flags())
@@ -83,7 +82,12 @@ func loadConfig(flags *pflag.FlagSet, env *environment) (*config.Config, error) 
 
 // agent is the daemon: its parts, as run.go puts them together.
 type agent struct {
-	cfg       *config.Config
+	cfg       *config.Config // as it was at the start; reloads change what settings holds
+	settings  atomic.Pointer[settings]
+	reloading sync.Mutex                     // one reload at a time
+	reloadErr atomic.Pointer[error]          // why the last reload was refused
+	read      func() (*config.Config, error) // reads the configuration again, as it was read at the start
+	level     zap.AtomicLevel
 	log       *zap.Logger
 	dry       bool // changes nothing: neither AWS nor the state directory
 	registry  *prometheus.Registry
@@ -95,15 +99,44 @@ type agent struct {
 	seen      server.Latest[discovery.Snapshot]
 }
 
+// settings is one generation of the configuration: what its groups are to discovery and to the registrar.
+type settings struct {
+	*config.Config
+	generation uint64
+	before     *settings // the one that it replaces: the watcher may still publish what that one wants
+}
+
+// of returns the settings of a generation, nil where that is long gone.
+func (s *settings) of(generation uint64) *settings {
+	if s.generation != generation && s.before != nil {
+		s = s.before
+	}
+	if s.generation != generation {
+		return nil
+	}
+	return s
+}
+
+func newAgent(cfg *config.Config, log *zap.Logger, dry bool) *agent {
+	a := &agent{cfg: cfg, log: log, dry: dry}
+	a.settings.Store(&settings{Config: cfg, generation: 1})
+	return a
+}
+
 // runAgent runs the daemon until ctx ends, and returns an error that carries the exit code.
-func runAgent(ctx context.Context, cfg *config.Config, dry bool, env *environment) error {
-	log, _, err := newLogger(env.stderr, cfg.Log.Level, cfg.Log.Format)
+func runAgent(ctx context.Context, read func() (*config.Config, error), dry bool, env *environment) error {
+	cfg, err := read()
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	log, level, err := newLogger(env.stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		return exit(exitUsage, err)
 	}
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
-	a := &agent{cfg: cfg, log: log, dry: dry}
-	if err := a.build(); err != nil {
+	a := newAgent(cfg, log, dry)
+	a.level, a.read = level, read
+	if err := a.build(ctx); err != nil {
 		return err
 	}
 	if a.server, err = a.listen(ctx); err != nil {
@@ -127,17 +160,22 @@ func runAgent(ctx context.Context, cfg *config.Config, dry bool, env *environmen
 }
 
 // build opens the ledger and makes the parts. Nothing runs yet but the ledger's writer. Its errors carry exit codes.
-func (a *agent) build() error {
+func (a *agent) build(ctx context.Context) error {
 	bootID := readBootID()
 	a.registry = prometheus.NewRegistry()
-	var err error
+	metadata, err := metadataSettings(ctx)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
 	a.ledger, err = a.openLedger(bootID)
 	if errors.Is(err, registrar.ErrLocked) {
 		return exit(exitLocked, err)
 	} else if err != nil {
 		return exit(exitFailure, err)
 	}
-	a.notices = host.New(a.log, host.Options{Override: host.Override{InstanceID: a.cfg.InstanceID, Region: a.cfg.Region}})
+	a.notices = host.New(a.log, host.Options{
+		Override: host.Override{InstanceID: a.cfg.InstanceID, Region: a.cfg.Region}, AWS: metadata,
+	})
 	a.registrar = registrar.New(a.connect, a.ledger, registrar.Options{
 		Log: a.log, Metrics: registrar.NewMetrics(a.registry), BootID: bootID, DryRun: a.dry,
 		WriteTimeout: a.cfg.AWS.WriteTimeout, ReadTimeout: a.cfg.AWS.ReadTimeout, Peers: a.cfg.AWS.Peers,
@@ -166,16 +204,40 @@ func (a *agent) listen(ctx context.Context) (*server.Server, error) {
 		Registrar: a.registrar.Snapshot,
 		Follow:    a.registrar.Follow,
 		Host:      a.hostStatus,
+		Checks:    a.checks,
 		Loops:     []server.Loop{{Name: "watcher", Beat: a.watcher.Turned}, {Name: "registrar", Beat: a.registrar.Turned}},
 		Log:       a.log,
 	})
 }
 
-// publish takes what the watcher wants straight to the registrar: no hop in between, and it never blocks.
+// checks are the lines of /readyz that nobody else has.
+func (a *agent) checks() []server.Check {
+	ledger := server.Check{Name: "ledger", OK: true, Detail: "on disk"}
+	if err := a.ledger.Err(); err != nil {
+		ledger = server.Check{
+			Name: "ledger", Detail: err.Error(), Change: "make room on the disk of " + a.cfg.StateDir + ", and let user berth write there",
+		}
+	}
+	checks := []server.Check{ledger}
+	if refused := a.reloadErr.Load(); refused != nil {
+		checks = append(checks, server.Check{
+			Name: "configuration", Detail: "the last reload was refused, the configuration before it is in force: " + (*refused).Error(),
+			Change: "correct the configuration and reload",
+		})
+	}
+	return checks
+}
+
+// publish takes what the watcher wants straight to the registrar: no hop in between, and it never blocks. Wants and
+// groups are of one generation of the configuration.
 func (a *agent) publish(s *discovery.Snapshot) {
 	a.seen.Set(s)
+	now := a.settings.Load().of(s.Generation)
+	if now == nil {
+		return
+	}
 	a.registrar.Apply(registrar.Desired{
-		Seq: s.Seq, Generation: s.Generation, Groups: registrarGroups(a.cfg), Wants: s.Wants, Allotted: s.Allotted, Unknown: s.Unknown,
+		Seq: s.Seq, Generation: s.Generation, Groups: registrarGroups(now.Config), Wants: s.Wants, Allotted: s.Allotted, Unknown: s.Unknown,
 	})
 }
 
@@ -206,8 +268,8 @@ func (a *agent) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group run.Group
-	group.Add(func() error { <-ctx.Done(); return nil }, func(error) { cancel() })
-	parts := []func(context.Context) error{a.notices.Run, a.watcher.Run, a.registrar.Run}
+	group.Add(func() error { return a.hangups(ctx) }, func(error) { cancel() })
+	parts := []func(context.Context) error{a.notices.Run, a.learn, a.watcher.Run, a.registrar.Run}
 	if a.server != nil {
 		parts = append(parts, a.server.Run)
 	}
@@ -252,7 +314,7 @@ func discoveryRules(cfg *config.Config) []discovery.Rule {
 	out := make([]discovery.Rule, len(cfg.Groups))
 	for i, g := range cfg.Groups {
 		out[i] = discovery.Rule{
-			Group: g.Key, Port: target.PortProto(g.ContainerPort), Healthy: g.RegisterWhen == config.WhenHealthy,
+			Group: g.Key, Port: g.ContainerPort, Healthy: g.RegisterWhen == config.WhenHealthy,
 			DeregisterUnhealthy: g.DeregisterWhenUnhealthy, NoLabels: !g.Labels,
 		}
 		if c := g.Containers; c != nil {

@@ -27,7 +27,7 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 			keysOf[groupARN] = nil
 		}
 	}
-	base := input{seq: d.Seq, allotted: make(map[allotment]target.Run, len(d.Allotted)), unknown: make(map[string]bool, len(d.Unknown))}
+	base := input{seq: d.Seq, self: r.self, allotted: make(map[allotment]target.Run, len(d.Allotted)), unknown: make(map[string]bool, len(d.Unknown))}
 	for _, a := range d.Allotted {
 		base.allotted[allotment{a.HostPort, a.Protocol}] = a.Run
 	}

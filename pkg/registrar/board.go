@@ -212,7 +212,7 @@ func (r *reconciler) publish(step Step) {
 		s.State, s.Err, s.Change = behaviours[ce.Fault].state, ce.Error(), advice(ce, r.in.group.reference(), r.in.facts)
 		s.RetryAt = r.cond.Hold[c]
 	}
-	if why, change := r.in.facts.Unsupported(r.self); why != "" && len(r.in.keys) > 0 {
+	if why, change := r.in.facts.Unsupported(r.in.self); why != "" && len(r.in.keys) > 0 {
 		s.State, s.Err = StateMisconfigured, "the target group cannot be served: "+why
 		s.Change = change + ", and name it in place of " + r.in.group.reference().String()
 	}

@@ -55,7 +55,7 @@ func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.
 // survey goes through a look at the whole group: it counts the peers, adopts what is wanted and already there, takes
 // what is stale by proof, and keeps the rest of this host's targets as unclaimed.
 func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
-	peers := map[string]bool{r.self.InstanceID: true}
+	peers := map[string]bool{r.in.self.InstanceID: true}
 	r.unclaimed = map[target.Target]sighting{}
 	for t, s := range seen {
 		if s.absent() {

@@ -14,6 +14,7 @@ import (
 // input is what a reconciler should make true: one immutable value, of one Desired.
 type input struct {
 	seq      uint64
+	self     Self
 	keys     []string // that name this group; none: it left the configuration
 	group    Group    // of the first key; of the ledger where there is none
 	facts    GroupFacts
@@ -35,10 +36,9 @@ type allotment struct {
 // A step goes: permit, plan, ledger, send. What is sent is decided with the permit in hand, and looked at once more
 // when the ledger has it.
 type reconciler struct {
-	arn  string
-	self Self
-	env  *environment
-	log  *zap.Logger
+	arn string
+	env *environment
+	log *zap.Logger
 
 	slot    atomic.Pointer[input]           // the newest input
 	pruning atomic.Pointer[[]target.Target] // unclaimed targets that somebody wants removed
@@ -64,9 +64,9 @@ type reconciler struct {
 // the wrong endpoint, or a role of another account, that said so.
 const keepGone = 24 * time.Hour
 
-func newReconciler(groupARN string, self Self, env *environment, entries []Entry) *reconciler {
+func newReconciler(groupARN string, env *environment, entries []Entry) *reconciler {
 	r := &reconciler{
-		arn: groupARN, self: self, env: env,
+		arn: groupARN, env: env,
 		log:  env.log.With(zap.String("target_group", short(groupARN))),
 		wake: make(chan struct{}, 1),
 		have: map[target.Target]State{},
@@ -230,7 +230,7 @@ func (r *reconciler) adjust(in *input) {
 		}()
 	}
 	r.in = in
-	r.want, r.refusals = Bind(r.self, in.facts, in.wants)
+	r.want, r.refusals = Bind(in.self, in.facts, in.wants)
 	r.cond.AwaitGone = in.facts.TargetType == "ip"
 	var claims []Entry
 	for _, t := range r.want.Sorted() {
@@ -299,13 +299,13 @@ func (r *reconciler) ours(t target.Target) bool {
 // mine reports whether a target is this host's at all. Nothing else is ever considered.
 func (r *reconciler) mine(t target.Target) bool {
 	if r.in.facts.TargetType == "ip" {
-		address := r.self.Address4
+		address := r.in.self.Address4
 		if r.in.facts.IPAddressType == "ipv6" {
-			address = r.self.Address6
+			address = r.in.self.Address6
 		}
 		return address.IsValid() && t.ID == address.String()
 	}
-	return t.ID != "" && t.ID == r.self.InstanceID
+	return t.ID != "" && t.ID == r.in.self.InstanceID
 }
 
 // adopt makes a registration that was found ours.
@@ -329,7 +329,7 @@ func (r *reconciler) next(now time.Time) Step {
 	if r.in == nil {
 		return Step{}
 	}
-	if why, _ := r.in.facts.Unsupported(r.self); why != "" && len(r.in.keys) > 0 {
+	if why, _ := r.in.facts.Unsupported(r.in.self); why != "" && len(r.in.keys) > 0 {
 		r.doneSeq, r.tried = r.in.seq, true
 		return Plan(r.want, r.have, r.cond, now) // nothing is wanted; what is ours goes
 	}

@@ -775,3 +775,26 @@ func TestRegistrar_dryRun(t *testing.T) {
 		}
 	}, web())
 }
+
+// TestRegistrar_identifiedLater: the host's VPC comes after the first registrations. A group of another VPC is then
+// said to be misconfigured, and what was registered in it goes.
+func TestRegistrar_identifiedLater(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(time.Second)
+		_, known, _ := w.connect(context.Background())
+		known.VPC = "vpc-elsewhere"
+		stranger := known
+		stranger.InstanceID = other
+		w.reg.Identify(stranger)
+		w.after(time.Second)
+		w.registered("web", 1)
+		w.reg.Identify(known)
+		w.after(time.Second)
+		w.registered("web")
+		if g := w.group("web"); g.State != registrar.StateMisconfigured || len(g.Refusals) != 1 {
+			t.Errorf("status is %+v; want misconfigured, with the want refused", g)
+		}
+	}, web())
+}

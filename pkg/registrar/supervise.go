@@ -55,7 +55,8 @@ type Registrar struct {
 	env     *environment
 	desired atomic.Pointer[Desired]
 	wake    chan struct{}
-	turned  atomic.Int64 // unix nanoseconds of the supervisor's last turn
+	learned atomic.Pointer[Self] // what Identify has said since
+	turned  atomic.Int64         // unix nanoseconds of the supervisor's last turn
 	creds   atomic.Pointer[string]
 
 	// Owned by Run.
@@ -100,6 +101,18 @@ func New(connect Connect, ledger *Ledger, o Options) *Registrar {
 // Apply makes d what the registrar works towards: the latest wins. It never blocks.
 func (r *Registrar) Apply(d Desired) {
 	r.desired.Store(&d)
+	r.again()
+}
+
+// Identify says what was learned about this host after connect: its VPC, its IPv6 address. Another instance id, region
+// or account is not taken. It never blocks.
+func (r *Registrar) Identify(self Self) {
+	r.learned.Store(&self)
+	r.again()
+}
+
+// again has the supervisor look at everything once more.
+func (r *Registrar) again() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -214,6 +227,10 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 
 // apply starts and stops finders for what the configuration names, and hands everybody the new state.
 func (r *Registrar) apply(ctx context.Context) {
+	if l := r.learned.Swap(nil); l != nil && l.InstanceID == r.self.InstanceID && l.Region == r.self.Region && l.Account == r.self.Account {
+		r.self = *l
+		r.env.board.edit(func() { r.env.board.head.Self = *l })
+	}
 	d := r.desired.Load()
 	if d == nil {
 		return
@@ -313,7 +330,7 @@ func (r *Registrar) refind(groupARN string) {
 }
 
 func (r *Registrar) startReconciler(ctx context.Context, groupARN string) {
-	rec := newReconciler(groupARN, r.self, r.env, r.recovered[groupARN])
+	rec := newReconciler(groupARN, r.env, r.recovered[groupARN])
 	r.reconcilers[groupARN] = rec
 	delete(r.recovered, groupARN)
 	r.env.followers.running(rec, true)
@@ -339,9 +356,6 @@ func (r *Registrar) bury(groupARN string) {
 	r.env.metrics.forget(short(groupARN))
 	r.env.log.Info("group has left the configuration and nothing of this host is left in it", zap.String("target_group", short(groupARN)))
 	if len(rec.slot.Load().keys) > 0 {
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+		r.again()
 	}
 }

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/config"
+)
+
+// reload reads the configuration again and makes it the present one, or changes nothing and says why. When it returns
+// nil, discovery has published what the new configuration wants. Reloads come one at a time.
+func (a *agent) reload(ctx context.Context) error {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	err := a.takeSettings(ctx)
+	if err != nil {
+		a.reloadErr.Store(&err)
+		a.log.Error("configuration refused, the old one stays", zap.Error(err))
+		return err
+	}
+	a.reloadErr.Store(nil)
+	a.log.Info("configuration reloaded", zap.Uint64("generation", a.settings.Load().generation), zap.Int("target_groups", len(a.settings.Load().Groups)))
+	return nil
+}
+
+func (a *agent) takeSettings(ctx context.Context) error {
+	cfg, err := a.read()
+	if err != nil {
+		return err
+	}
+	old := a.settings.Load()
+	if err := config.CheckReload(old.Config, cfg); err != nil {
+		return err
+	}
+	if err := a.level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+		return fmt.Errorf("log.level: %w", err)
+	}
+	last := *old
+	last.before = nil
+	next := &settings{Config: cfg, generation: old.generation + 1, before: &last}
+	a.settings.Store(next)
+	if err := a.watcher.Reconfigure(ctx, next.generation, discoveryRules(cfg)); err != nil {
+		return fmt.Errorf("hand the configuration to discovery: %w", err) // it may take it up all the same
+	}
+	return nil
+}
+
+// hangups reloads on each SIGHUP until ctx ends. Whoever wants an answer asks with `berth reload`.
+func (a *agent) hangups(ctx context.Context) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-signals:
+			_ = a.reload(ctx) // it has said so
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
