@@ -95,9 +95,7 @@ func (p *process) tail() string {
 
 // end ends it politely, and by force if that takes longer than ten seconds.
 func (p *process) end(ctx context.Context) error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return nil // it has ended
-	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which is seen next
 	select {
 	case <-p.ended:
 		return nil
