@@ -111,7 +111,10 @@ func (r *record) end(id uint64, in *incoming, now time.Time, outcome string, sta
 	r.tally(count{action, outcome})
 	c := r.at(id)
 	if c == nil {
-		return Call{ID: id, Time: in.arrived, Action: in.action, Outcome: outcome, Status: status, Duration: now.Sub(in.arrived)}
+		return Call{
+			ID: id, Time: in.arrived, Service: in.service.prefix, Action: in.action, Groups: in.subject.groups,
+			Targets: in.subject.targetsOf(), Outcome: outcome, Status: status, Duration: now.Sub(in.arrived),
+		}
 	}
 	c.Outcome, c.Status, c.Duration, c.Fault = outcome, status, now.Sub(in.arrived), in.fault.id
 	if in.failed != nil && status != 0 {
