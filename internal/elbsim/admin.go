@@ -134,7 +134,7 @@ func (s *Sim) postFault(r *http.Request) (any, error) {
 // settings are what PATCH settings changes; what is not there stays.
 type settings struct {
 	Latency    *Duration           `json:"latency,omitempty"`
-	Lags       *lagSettings        `json:"lags,omitempty"`
+	Lags       lagSettings         `json:"lags"`
 	Throttling *throttlingSettings `json:"throttling,omitempty"`
 }
 
@@ -154,7 +154,7 @@ func (s *Sim) settings() settings {
 	s.lock()
 	defer s.mu.Unlock()
 	latency, register, deregister, describe := Duration(s.latency), Duration(s.lags.Register), Duration(s.lags.Deregister), Duration(s.lags.Describe)
-	out := settings{Latency: &latency, Lags: &lagSettings{&register, &deregister, &describe}, Throttling: &throttlingSettings{}}
+	out := settings{Latency: &latency, Lags: lagSettings{&register, &deregister, &describe}, Throttling: &throttlingSettings{}}
 	if s.throttle != nil {
 		*out.Throttling = throttlingSettings{true, s.throttle.rejectedTakes, s.throttle.code}
 	}
@@ -166,21 +166,24 @@ func (s *Sim) patchSettings(r *http.Request) (any, error) {
 	if err := readJSON(r, &set); err != nil {
 		return nil, err
 	}
+	for _, d := range []*Duration{set.Latency, set.Lags.Register, set.Lags.Deregister, set.Lags.Describe} {
+		if d != nil && *d < 0 {
+			return nil, errors.New("latency and lags: must not be negative")
+		}
+	}
 	if set.Latency != nil {
 		s.SetLatency(time.Duration(*set.Latency))
 	}
-	if set.Lags != nil {
-		lags := s.Lags()
-		for _, f := range []struct {
-			to   *time.Duration
-			from *Duration
-		}{{&lags.Register, set.Lags.Register}, {&lags.Deregister, set.Lags.Deregister}, {&lags.Describe, set.Lags.Describe}} {
-			if f.from != nil {
-				*f.to = time.Duration(*f.from)
-			}
+	lags := s.Lags()
+	for _, f := range []struct {
+		to   *time.Duration
+		from *Duration
+	}{{&lags.Register, set.Lags.Register}, {&lags.Deregister, set.Lags.Deregister}, {&lags.Describe, set.Lags.Describe}} {
+		if f.from != nil {
+			*f.to = time.Duration(*f.from)
 		}
-		s.SetLags(lags)
 	}
+	s.SetLags(lags)
 	if set.Throttling != nil {
 		var t *Throttling
 		if set.Throttling.On {

@@ -256,8 +256,9 @@ func (b *fileBalancer) spec() (LoadBalancer, error) {
 		}
 		listener := Listener{Address: l.Address, Protocol: l.Protocol, Default: l.Default.action()}
 		for _, r := range l.Rules {
+			action := fileAction{r.Forward, r.Weighted, r.Fixed}
 			listener.Rules = append(listener.Rules, Rule{
-				Priority: r.Priority, Action: r.action(),
+				Priority: r.Priority, Action: action.action(),
 				Conditions: Conditions{PathPattern: r.PathPattern, HostHeader: r.HostHeader, Method: r.Method, Header: r.Header, SourceIP: r.SourceIP},
 			})
 		}

@@ -120,11 +120,13 @@ type fileFixed struct {
 }
 
 type fileRule struct {
-	fileAction  `yaml:",inline"`
 	Priority    int                 `yaml:"priority"`
 	PathPattern []string            `yaml:"path_pattern"`
 	HostHeader  []string            `yaml:"host_header"`
 	Method      []string            `yaml:"http_request_method"`
 	Header      map[string][]string `yaml:"http_header"`
 	SourceIP    []string            `yaml:"source_ip"`
+	Forward     string              `yaml:"forward"`
+	Weighted    map[string]int      `yaml:"weighted"`
+	Fixed       *fileFixed          `yaml:"fixed_response"`
 }

@@ -52,7 +52,7 @@ type TargetStats struct {
 func (s *Sim) Stats() []TargetStats {
 	s.lock()
 	defer s.mu.Unlock()
-	var out []TargetStats
+	out := []TargetStats{}
 	for _, g := range s.groups {
 		for key, st := range g.stats {
 			out = append(out, TargetStats{

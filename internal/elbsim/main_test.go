@@ -143,3 +143,7 @@ func newTransport(t *testing.T) *http.Client {
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
 }
+
+func deleteInput(arn string) *elb.DeleteTargetGroupInput {
+	return &elb.DeleteTargetGroupInput{TargetGroupArn: aws.String(arn)}
+}
