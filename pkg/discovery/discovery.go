@@ -88,6 +88,7 @@ type Drain struct {
 	StartedAt time.Time `json:"started_at,omitzero"` // of the run that HoldRun is for
 	Cause     string    `json:"cause"`               // operator, stop_signal, spot, lifecycle, rebalance, shutdown
 	By        string    `json:"by,omitempty"`        // who asked
+	Reason    string    `json:"reason,omitempty"`    // what for, in the words of whoever asked
 	Hold      Hold      `json:"hold"`
 	Since     time.Time `json:"since"`
 	// Instance and Boot are of the host and the boot that the drain was made on, where they were known: a drain baked

@@ -21,7 +21,7 @@ func (r *resolver) judge(c *Container, rule *Rule) verdict {
 	if v, ok := r.paused(c); ok {
 		return v
 	}
-	if v, ok := r.crashing(c); ok {
+	if v, ok := r.crashing(c); ok && !c.Admitted[rule.Group] {
 		return v
 	}
 	if v, ok := unhealthy(c, rule); ok {

@@ -29,6 +29,7 @@ type life struct {
 	disconnected bool
 	pausedAt     time.Time
 	unpausedAt   time.Time
+	pausedOut    bool      // the pause has lasted long enough to take it out
 	startedAt    time.Time // the latest start heard of
 	crashes      int
 	wasHealthy   bool
@@ -191,7 +192,8 @@ func (l *life) count(e Event, c circumstances) {
 		stopSignal = l.facts.StopSignal
 	}
 	for _, s := range l.signals {
-		asked = asked || stops(s.number, stopSignal) && !s.at.After(e.Time)
+		// Where StopSignal is not known, any signal may have been the one.
+		asked = asked || (l.facts == nil || stops(s.number, stopSignal)) && !s.at.After(e.Time)
 	}
 	began := l.startedAt
 	if l.running() && !l.facts.StartedAt.After(e.Time) {
@@ -210,7 +212,7 @@ func (l *life) count(e Event, c circumstances) {
 // end ends the run in memory.
 func (l *life) end(at time.Time) heard {
 	l.ended, l.listed, l.disconnected = true, false, false
-	l.pausedAt = time.Time{}
+	l.pausedAt, l.pausedOut = time.Time{}, false
 	l.signals = signalsAfter(l.signals, at)
 	return heard{changed: true, newer: true, settled: true, overAt: at}
 }
@@ -226,8 +228,8 @@ func (l *life) hearPause(e Event, c circumstances) heard {
 		return heard{changed: true, newer: true}
 	}
 	l.unpausedAt = e.Time
-	if c.now.Sub(l.pausedAt) < c.timing.PauseGrace {
-		l.pausedAt = time.Time{} // it was never out, so nothing comes back in
+	if !l.pausedOut {
+		l.pausedAt = time.Time{} // nothing comes back in: it was a moment, or all of it went unheard
 	}
 	return heard{changed: true, ask: l.running(), newer: true}
 }
@@ -285,6 +287,7 @@ func (l *life) accept(f Facts, began time.Time, c circumstances, admitted map[st
 	default:
 		l.pausedAt = f.StartedAt
 	}
+	l.pausedOut = l.pausedOut && !l.pausedAt.IsZero()
 	l.wasHealthy = l.wasHealthy || f.Health == HealthHealthy
 	for _, s := range l.signals {
 		if !s.at.Before(f.StartedAt) && stops(s.number, f.StopSignal) && s.at.After(stopAt) {

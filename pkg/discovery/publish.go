@@ -42,6 +42,7 @@ func (s *state) resolve(now time.Time) {
 		if l.running() {
 			running++
 		}
+		l.pausedOut = !l.pausedAt.IsZero() && now.Sub(l.pausedAt) >= s.w.opts.Timing.PauseGrace
 		if l.unknown() && !s.drained(l.id) {
 			unknown = append(unknown, l.id)
 		}

@@ -69,7 +69,8 @@ type Container struct {
 	Crashes int
 	// WasHealthy reports whether its HEALTHCHECK has passed in this run.
 	WasHealthy bool
-	// Admitted are the groups in which this run has been wanted before: health, as a gate for coming in, is behind it.
+	// Admitted are the groups in which this run has been wanted before: what holds a run back before it comes in, its
+	// health and the deaths of earlier runs, is behind it.
 	Admitted map[string]bool
 }
 

@@ -265,3 +265,15 @@ func (e *Engine) deliver(ctx context.Context, s *stream, out chan<- discovery.Ev
 		}
 	}
 }
+
+// Heal ends what Fail and Hang have begun.
+func (e *Engine) Heal() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.faults.listErr, e.faults.pingErr = nil, nil
+	clear(e.faults.inspectErr)
+	for key, ch := range e.faults.hung {
+		close(ch)
+		delete(e.faults.hung, key)
+	}
+}
