@@ -201,12 +201,8 @@ func (l *Ledger) Intend(ctx context.Context, entries []Entry) error {
 		poke(l.noted)
 		return nil
 	}
-	trouble := l.degraded
 	l.mu.Unlock()
 	poke(l.wake)
-	if trouble != nil {
-		return fmt.Errorf("%w: %w", ErrDegraded, trouble)
-	}
 	return l.await(ctx, need)
 }
 
@@ -255,7 +251,7 @@ func (l *Ledger) claimLocked(e Entry) uint64 {
 	return r.claimed
 }
 
-// await waits until need is on disk.
+// await waits until need is on disk, or the disk is in trouble.
 func (l *Ledger) await(ctx context.Context, need uint64) error {
 	timer := time.NewTimer(l.deadline)
 	defer timer.Stop()

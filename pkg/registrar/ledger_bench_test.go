@@ -33,7 +33,7 @@ func BenchmarkLedger_Intend(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only measured
+	defer f.Close()
 	if _, err := f.Write(make([]byte, ledgerRoom)); err != nil {
 		b.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func BenchmarkLedger_Intend(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // only measured
+	defer l.Close()
 	l.Claim(ledgerSelf)
 	mustIntendB(b, l, 0)
 	line := make([]byte, 900)
@@ -87,7 +87,7 @@ func BenchmarkLedger_Intend_many(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // only measured
+	defer l.Close()
 	l.Claim(ledgerSelf)
 	mustIntendB(b, l, 0)
 	b.SetParallelism(50)

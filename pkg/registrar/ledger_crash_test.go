@@ -171,7 +171,7 @@ func (life crashLife) live(t *testing.T, d *memDisk, models []crashModel) (*memD
 	}
 	after := d.crash(rand.New(rand.NewPCG(life.seed, 1)))
 	if err == nil {
-		l.Close() //nolint:errcheck // its machine is down
+		l.Close()
 		<-l.writer.ended
 	}
 	for _, name := range after.list() {

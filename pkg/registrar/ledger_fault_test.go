@@ -127,7 +127,7 @@ func TestLedger_diskFaults(t *testing.T) {
 					}
 
 					d.on(nil)
-					time.Sleep(ledgerRetryMax + time.Second)
+					time.Sleep(ledgerRetryMost + time.Second)
 					if err := l.Err(); err != nil {
 						t.Errorf("degraded on a sound disk: %v", err)
 					}
@@ -138,6 +138,18 @@ func TestLedger_diskFaults(t *testing.T) {
 					after := ledgerEntry(3, "after")
 					mustIntend(t, l, after)
 					wantOnDisk(t, d, before, during, after)
+
+					// The next trouble begins with a short wait again.
+					d.on(failing(ops, fault, &failed))
+					l.Claim(ledgerSelf)
+					if err := l.Intend(t.Context(), []Entry{ledgerEntry(4, "x")}); !errors.Is(err, ErrDegraded) {
+						t.Errorf("second trouble: %v", err)
+					}
+					d.on(nil)
+					time.Sleep(ledgerRetryLeast + time.Millisecond)
+					if err := l.Err(); err != nil {
+						t.Errorf("not tried again at once: %v", err)
+					}
 				})
 			})
 		}
@@ -182,6 +194,8 @@ func TestLedger_hangingDisk(t *testing.T) {
 			}
 			return nil
 		})
+		var another sync.WaitGroup                                                 // one hang counts once, however many wait
+		another.Go(func() { l.Intend(t.Context(), []Entry{ledgerEntry(5, "e")}) }) //nolint:errcheck // as the first
 		intend := func(port uint16) (time.Duration, error) {
 			start := time.Now()
 			err := l.Intend(t.Context(), []Entry{ledgerEntry(port, "b")})
@@ -193,11 +207,12 @@ func TestLedger_hangingDisk(t *testing.T) {
 		if waited, err := intend(3); !errors.Is(err, ErrDegraded) || waited != 0 {
 			t.Errorf("second: %v after %v; want ErrDegraded at once", err, waited)
 		}
+		another.Wait()
 		start := time.Now()
 		l.Note(ledgerARN, []target.Target{{ID: ledgerInstance, Port: 1}}, Absent)
 		l.Record([]Entry{ledgerEntry(4, "d")})
-		if n := len(l.Entries()); n != 3 {
-			t.Errorf("%d entries in memory; want 3", n)
+		if n := len(l.Entries()); n != 4 {
+			t.Errorf("%d entries in memory; want 4", n)
 		}
 		if err := l.Err(); !errors.Is(err, errSlowDisk) {
 			t.Errorf("Err() %v", err)
@@ -527,6 +542,29 @@ func TestLedger_compactionFails(t *testing.T) {
 	}
 }
 
+// While no compacted file can be made, it is tried now and then, not with every commit.
+func TestLedger_compactionFails_always(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, c := newMemDisk(), &counter{}
+		l := openOn(t, d, LedgerOptions{Metrics: LedgerMetrics{Errors: c}})
+		mustIntend(t, l, ledgerEntry(1, "a"))
+		var tried atomic.Int64
+		d.on(failing("create", syscall.ENOSPC, &tried))
+		for i := range 200 {
+			mustIntend(t, l, ledgerEntry(uint16(1+i%7), fmt.Sprint(i)))
+			synctest.Wait()
+		}
+		if n := tried.Load(); n < 2 || n > 30 || int64(c.failures()) != n {
+			t.Errorf("tried %d times in 200 commits, %d failures counted", n, c.failures())
+		}
+		if err := l.Err(); err != nil {
+			t.Errorf("degraded: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		wantOnDisk(t, d, l.Entries()...)
+	})
+}
+
 // Somebody removes the file, or the whole directory, under a running agent.
 func TestLedger_vanishes(t *testing.T) {
 	for _, what := range []string{memPath, memDir} {
@@ -542,6 +580,33 @@ func TestLedger_vanishes(t *testing.T) {
 			wantOnDisk(t, d, a, b, c)
 		})
 	}
+}
+
+// What was on disk is not any more when the file is gone and no other can be made: nobody may rely on it.
+func TestLedger_vanishes_forGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newMemDisk()
+		l := openOn(t, d, LedgerOptions{})
+		a, b := ledgerEntry(1, "a"), ledgerEntry(2, "b")
+		mustIntend(t, l, a)
+		mustIntend(t, l, a) // known: costs nothing
+		d.remove(memDir)
+		d.on(func(op, _ string) error {
+			if op == "mkdir" || op == "create" {
+				return syscall.EACCES
+			}
+			return nil
+		})
+		for _, e := range []Entry{b, a} {
+			if err := l.Intend(t.Context(), []Entry{e}); !errors.Is(err, ErrDegraded) || !errors.Is(err, syscall.EACCES) {
+				t.Errorf("%s: got %v; want ErrDegraded and EACCES", e.Target, err)
+			}
+		}
+		d.on(nil)
+		time.Sleep(time.Minute)
+		mustIntend(t, l, a)
+		wantOnDisk(t, d, a, b)
+	})
 }
 
 // A directory that was replaced may be another agent's by now.

@@ -136,28 +136,38 @@ func TestParseLedger(t *testing.T) {
 				`"journal":{"x":1}`),
 			want: with(plain(1), func(e *Entry) { e.BootID = "boot-7" }),
 		},
-		{name: "duplicates: the last counts", data: ledgerLines(ledgerHeader1,
-			`"entries":[`+minimal("1", `,"boot_id":"a"`)+`,`+minimal("1", `,"boot_id":"b"`)+`]`,
-			`"entries":[`+minimal("1", `,"boot_id":"c"`)+`]`),
-			want: with(plain(1), func(e *Entry) { e.BootID = "c" })},
+		{
+			name: "duplicates: the last counts", data: ledgerLines(ledgerHeader1,
+				`"entries":[`+minimal("1", `,"boot_id":"a"`)+`,`+minimal("1", `,"boot_id":"b"`)+`]`,
+				`"entries":[`+minimal("1", `,"boot_id":"c"`)+`]`),
+			want: with(plain(1), func(e *Entry) { e.BootID = "c" }),
+		},
 		{name: "gone", data: ledgerLines(ledgerHeader1, `"entries":[`+minimal("1", "")+`,`+minimal("2", "")+`]`,
 			`"entries":[`+minimal("1", `,"gone":true`)+`]`), want: []Entry{plain(2)}},
 		{name: "gone and back", data: ledgerLines(ledgerHeader1, `"entries":[`+minimal("1", `,"gone":true`)+`]`,
 			`"entries":[`+minimal("1", `,"gone":false`)+`]`), want: []Entry{plain(1)}},
-		{name: "an address", data: ledgerLines(ledgerHeader1, `"entries":[`+strings.Replace(minimal("1", ""), ledgerInstance, "10.0.0.7", 1)+`]`),
-			want: with(plain(1), func(e *Entry) { e.Target.ID, e.Facts.TargetType = "10.0.0.7", "ip" })},
-		{name: "no target: ports", data: ledgerLines(ledgerHeader1, `"entries":[`+minimal("0", "")+`,`+minimal("70000", "")+`,`+
-			minimal("-1", "")+`,`+minimal("1.5", "")+`,`+minimal(`"80"`, "")+`,`+minimal("null", "")+`,`+minimal("1", "")+`]`),
-			want: []Entry{plain(1)}, skipped: 6},
-		{name: "no target: ids and ARNs", data: ledgerLines(ledgerHeader1, `"entries":[{"port":1},{"group_arn":"","id":"i","port":1},`+
-			`{"group_arn":"a","id":null,"port":1},{"group_arn":7,"id":"i","port":1},{"group_arn":"a","id":"","port":1},[],"x",{}]`),
-			skipped: 8},
-		{name: "spaces and escapes", data: ledgerLines(ledgerHeader1,
-			` "entries" : [ { "group_\u0061rn" : "a\"\u00e9" , "id":"i-1" ,"port": 1, "boot_id": "b" } ] `),
+		{
+			name: "an address", data: ledgerLines(ledgerHeader1, `"entries":[`+strings.Replace(minimal("1", ""), ledgerInstance, "10.0.0.7", 1)+`]`),
+			want: with(plain(1), func(e *Entry) { e.Target.ID, e.Facts.TargetType = "10.0.0.7", "ip" }),
+		},
+		{
+			name: "no target: ports", data: ledgerLines(ledgerHeader1, `"entries":[`+minimal("0", "")+`,`+minimal("70000", "")+`,`+
+				minimal("-1", "")+`,`+minimal("1.5", "")+`,`+minimal(`"80"`, "")+`,`+minimal("null", "")+`,`+minimal("1", "")+`]`),
+			want: []Entry{plain(1)}, skipped: 6,
+		},
+		{
+			name: "no target: ids and ARNs", data: ledgerLines(ledgerHeader1, `"entries":[{"port":1},{"group_arn":"","id":"i","port":1},`+
+				`{"group_arn":"a","id":null,"port":1},{"group_arn":7,"id":"i","port":1},{"group_arn":"a","id":"","port":1},[],"x",{}]`),
+			skipped: 8,
+		},
+		{
+			name: "spaces and escapes", data: ledgerLines(ledgerHeader1,
+				` "entries" : [ { "group_\u0061rn" : "a\"\u00e9" , "id":"i-1" ,"port": 1, "boot_id": "b" } ] `),
 			want: []Entry{{
 				Group: Group{ARN: `a"é`}, Facts: GroupFacts{ARN: `a"é`, TargetType: "instance"},
 				Target: target.Target{ID: "i-1", Port: 1}, Phase: Intended, BootID: "b",
-			}}},
+			}},
+		},
 		{name: "zeros to the end", data: append(slices.Clone(good), make([]byte, 5000)...), want: []Entry{plain(1)}},
 		{name: "no newline at the end", data: good[:len(good)-1], want: []Entry{plain(1)}},
 		{name: "last line bad", data: append(slices.Clone(good), bad...), want: []Entry{plain(1)}, torn: true},

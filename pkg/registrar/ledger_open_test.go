@@ -186,7 +186,8 @@ func TestLedger_Claim(t *testing.T) {
 		{
 			"mixed: an entry's own word counts", "i-2",
 			[]string{entry("i-1", `,"instance_id":"i-1"`), entry("10.0.0.1", `,"instance_id":"i-1"`), entry("10.0.0.2", `,"instance_id":"i-2"`)},
-			self, []string{"10.0.0.1", "i-1"},
+			self,
+			[]string{"10.0.0.1", "i-1"},
 		},
 		{"an instance's id that is not ours", "i-1", []string{entry("i-2", ""), entry("i-1", "")}, self, []string{"i-1"}},
 		{"nobody's", "", []string{entry("i-1", ""), entry("i-2", ""), entry("10.0.0.1", ""), entry("10.0.0.2", "")}, self, []string{"10.0.0.1", "i-1"}},

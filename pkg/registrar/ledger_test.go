@@ -46,7 +46,7 @@ func openLedger(t *testing.T, dir, bootID string, opts LedgerOptions) *Ledger {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() }) //nolint:errcheck // the test has looked at it where it matters
+	t.Cleanup(func() { l.Close() })
 	return l
 }
 

@@ -21,9 +21,9 @@ const (
 	ledgerRoom = 1 << 20
 	// ledgerLinger is how long a change that nobody waits for may stay in memory.
 	ledgerLinger = time.Second
-	// After trouble the disk is tried again after ledgerRetryMin, then twice as long each time.
-	ledgerRetryMin = 500 * time.Millisecond
-	ledgerRetryMax = 30 * time.Second
+	// After trouble the disk is tried again after ledgerRetryLeast, then twice as long each time.
+	ledgerRetryLeast = 500 * time.Millisecond
+	ledgerRetryMost  = 30 * time.Second
 )
 
 var errReplaced = errors.New("the file was removed or replaced by somebody else")
@@ -133,7 +133,7 @@ func (w *ledgerWriter) forsake(cause error) {
 // trouble notes that the disk does not take the ledger, and arms the next attempt.
 func (w *ledgerWriter) trouble(err error) {
 	w.l.degrade(err)
-	w.backoff = min(max(ledgerRetryMin, 2*w.backoff), ledgerRetryMax)
+	w.backoff = min(max(ledgerRetryLeast, 2*w.backoff), ledgerRetryMost)
 	w.retry = time.After(w.backoff/2 + rand.N(w.backoff/2+1)) //nolint:gosec // jitter
 }
 
