@@ -93,6 +93,7 @@ type agent struct {
 	registry  *prometheus.Registry
 	ledger    *registrar.Ledger
 	notices   *host.Notices
+	engine    discovery.Engine
 	watcher   *discovery.Watcher
 	registrar *registrar.Registrar
 	server    *server.Server
@@ -205,6 +206,7 @@ func (a *agent) listen(ctx context.Context) (*server.Server, error) {
 		Follow:    a.registrar.Follow,
 		Host:      a.hostStatus,
 		Checks:    a.checks,
+		Control:   a.controlHandler(),
 		Loops:     []server.Loop{{Name: "watcher", Beat: a.watcher.Turned}, {Name: "registrar", Beat: a.registrar.Turned}},
 		Log:       a.log,
 	})
@@ -242,9 +244,12 @@ func (a *agent) publish(s *discovery.Snapshot) {
 }
 
 func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
-	engine, err := discovery.NewDocker("unix://" + a.cfg.Docker.Socket)
-	if err != nil {
-		return nil, err
+	if a.engine == nil {
+		engine, err := discovery.NewDocker("unix://" + a.cfg.Docker.Socket)
+		if err != nil {
+			return nil, err
+		}
+		a.engine = engine
 	}
 	admitted := map[string][]target.Run{}
 	for _, e := range a.ledger.Entries() {
@@ -256,7 +261,7 @@ func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 	if a.dry {
 		drains = readOnly{drains}
 	}
-	return discovery.New(engine, drains, a.publish, discovery.Options{
+	return discovery.New(a.engine, drains, a.publish, discovery.Options{
 		Log: a.log, Metrics: discovery.NewMetrics(a.registry), Rules: discoveryRules(a.cfg), Generation: 1,
 		Admitted: admitted, BootID: bootID, Timing: discovery.Timing{StopSurvivor: a.cfg.Drain.StopSurvivorAfter},
 	})

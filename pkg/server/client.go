@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -147,25 +145,7 @@ func (c *Client) getVia(ctx context.Context, client *http.Client, host, path str
 	if err != nil {
 		return fmt.Errorf("ask the agent: %w", err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return fmt.Errorf("read the agent's answer: %w", err)
-	}
-	if len(body) > maxAnswer {
-		return fmt.Errorf("read the agent's answer: more than %d bytes", maxAnswer)
-	}
-	if resp.StatusCode != http.StatusOK {
-		var e ErrorV1
-		if json.Unmarshal(body, &e) != nil || e.Err == "" {
-			e.Err = strings.TrimSpace(string(body[:min(len(body), 200)]))
-		}
-		return &APIError{Status: resp.StatusCode, Message: e.Err}
-	}
-	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("read the agent's answer from %s: is it berth that answers there? %w", host, err)
-	}
-	return nil
+	return decodeAnswer(resp, host, v)
 }
 
 // connectFailed reports whether err is about reaching the agent at all: then another way may work.

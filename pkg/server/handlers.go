@@ -116,8 +116,7 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 			writeError(w, http.StatusServiceUnavailable, "too many clients wait for a change; try again")
 			return
 		}
-		// The answer's own time begins after the wait. Where the deadline cannot be set there is no connection to cut.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout + s.limits.write))
+		Extend(w, timeout+s.limits.write) // the answer's own time begins after the wait
 		ctx, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()
 		s.awaitChange(ctx, after)

@@ -169,6 +169,9 @@ func (s *Server) Addr(name string) net.Addr {
 // Run serves until ctx ends, then gives answers under way a second and closes. It returns nil when ctx ended it.
 func (s *Server) Run(ctx context.Context) error {
 	errs := make(chan error, len(s.listeners))
+	// Requests end when the server does, not before: one that holds a drain would otherwise use up the grace.
+	base, endRequests := context.WithCancel(context.WithoutCancel(ctx))
+	defer endRequests()
 	servers := make([]*http.Server, 0, len(s.listeners))
 	for _, l := range s.listeners {
 		srv := &http.Server{
@@ -179,6 +182,7 @@ func (s *Server) Run(ctx context.Context) error {
 			IdleTimeout:       s.limits.idle,
 			MaxHeaderBytes:    s.limits.headerBytes,
 			ConnContext:       withPeer,
+			BaseContext:       func(net.Listener) context.Context { return base },
 			// A client's broken TLS or headers are its own affair.
 			ErrorLog: log.New(debugWriter{s.log}, "", 0),
 		}
@@ -196,6 +200,7 @@ func (s *Server) Run(ctx context.Context) error {
 		running--
 	}
 	close(s.done)
+	endRequests()
 	s.follower.close()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.grace)
 	defer cancel()

@@ -71,6 +71,7 @@ type DrainV1 struct {
 	Container string    `json:"container_id,omitempty"` // empty: the whole host
 	Cause     string    `json:"cause"`                  // operator, stop_signal, spot, lifecycle, rebalance, shutdown
 	By        string    `json:"by,omitempty"`
+	Reason    string    `json:"reason,omitempty"` // as whoever asked gave it
 	Since     time.Time `json:"since"`
 	// Hold is how long it lasts: keep (until undrained), run (until this run of the container ends) or connection (while
 	// the client that asked stays).
@@ -174,7 +175,7 @@ func statusOf(now time.Time, agent AgentV1, h Host, d *discovery.Snapshot, r *re
 }
 
 func drainV1(d discovery.Drain) DrainV1 {
-	v := DrainV1{ID: d.ID, Container: d.Container, Cause: d.Cause, By: d.By, Since: d.Since}
+	v := DrainV1{ID: d.ID, Container: d.Container, Cause: d.Cause, By: d.By, Reason: d.Reason, Since: d.Since}
 	switch d.Hold {
 	case discovery.HoldRun:
 		v.Hold = "run"
