@@ -276,7 +276,7 @@ func (a *agent) run(ctx context.Context) error {
 	group.Add(func() error { return a.hangups(ctx) }, func(error) { cancel() })
 	parts := []func(context.Context) error{a.notices.Run, a.learn, a.watcher.Run, a.registrar.Run}
 	if a.server != nil {
-		parts = append(parts, a.server.Run)
+		parts = append(parts, a.server.Run, a.notify)
 	}
 	for _, part := range parts {
 		group.Add(func() error { return part(ctx) }, func(error) { cancel() })
