@@ -150,12 +150,21 @@ func testPages(t *testing.T, s *Sim, hc *http.Client, url string) {
 	}
 
 	for _, bad := range []struct{ method, path, body string }{
-		{"POST", "faults", `{"kind": "explode"}`}, {"POST", "faults", `{"kind": "hang", "colour": "red"}`}, {"POST", "faults", `nonsense`},
-		{"DELETE", "faults/f-99", ""}, {"PATCH", "settings", `{"latency": "soon"}`}, {"PATCH", "settings", `{"latency": "-1s"}`},
-		{"PUT", "imds/x?instance=i-1", "y"}, {"DELETE", "imds/x?instance=i-1", ""},
-		{"PUT", "instances/" + testInstance, `{"state": "asleep"}`}, {"PUT", "instances/web-1", `{}`}, {"PUT", "instances/" + testInstance, `[]`},
-		{"PUT", "health/web/" + testInstance + "/0", `{}`}, {"PUT", "health/web/" + testInstance + "/9", `{"state": "healthy"}`},
-		{"PUT", "health/nowhere/" + testInstance + "/1", `{}`}, {"PUT", "health/web/" + testInstance + "/1", `x`},
+		{"POST", "faults", `{"kind": "explode"}`},
+		{"POST", "faults", `{"kind": "hang", "colour": "red"}`},
+		{"POST", "faults", `nonsense`},
+		{"DELETE", "faults/f-99", ""},
+		{"PATCH", "settings", `{"latency": "soon"}`},
+		{"PATCH", "settings", `{"latency": "-1s"}`},
+		{"PUT", "imds/x?instance=i-1", "y"},
+		{"DELETE", "imds/x?instance=i-1", ""},
+		{"PUT", "instances/" + testInstance, `{"state": "asleep"}`},
+		{"PUT", "instances/web-1", `{}`},
+		{"PUT", "instances/" + testInstance, `[]`},
+		{"PUT", "health/web/" + testInstance + "/0", `{}`},
+		{"PUT", "health/web/" + testInstance + "/9", `{"state": "healthy"}`},
+		{"PUT", "health/nowhere/" + testInstance + "/1", `{}`},
+		{"PUT", "health/web/" + testInstance + "/1", `x`},
 	} {
 		if status, body := page(t, hc, url, bad.method, bad.path, bad.body); status != http.StatusBadRequest || !strings.Contains(body, `"error"`) {
 			t.Errorf("%s %s %s: got %d %s; want 400 with an error", bad.method, bad.path, bad.body, status, body)

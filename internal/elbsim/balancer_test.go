@@ -31,15 +31,19 @@ func backend(t *testing.T, h http.HandlerFunc) target.Target {
 
 func targetAt(t *testing.T, addr net.Addr) target.Target {
 	t.Helper()
+	port, err := portOf(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target.Target{ID: testInstance, Port: port}
+}
+
+func portOf(addr net.Addr) (uint16, error) {
 	_, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
-	p, err := target.ParsePort(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return target.Target{ID: testInstance, Port: p}
+	return target.ParsePort(port)
 }
 
 func named(name string) http.HandlerFunc {

@@ -70,14 +70,15 @@ func TestFaults_kinds(t *testing.T) {
 				test.fault.Action, test.fault.TargetGroup = "RegisterTargets", "web"
 				addFault(t, s, test.fault)
 
-				call := func() (error, time.Duration) {
+				call := func() (time.Duration, error) {
 					ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 					defer cancel()
 					start := time.Now()
-					return tryRegister(ctx, c, web, on(1)...), time.Since(start)
+					err := tryRegister(ctx, c, web, on(1)...)
+					return time.Since(start), err
 				}
 				arrived := time.Now()
-				err, took := call()
+				took, err := call()
 				if !test.check(err) || took != test.took {
 					t.Errorf("got %v after %v; want that after %v", err, took, test.took)
 				}
@@ -89,7 +90,7 @@ func TestFaults_kinds(t *testing.T) {
 					if len(s.Registered(web)) != 0 {
 						t.Error("the late effect came early")
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					if len(s.Registered(web)) != 1 {
 						t.Error("the late effect did not come")
 					}

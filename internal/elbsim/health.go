@@ -131,8 +131,8 @@ func (s *Sim) advance(e *entry, now time.Time) {
 	interval := e.group.spec.HealthCheck.Interval
 	for s.cfg.Probe == nil && !e.next.IsZero() && !e.next.After(now) {
 		if e.settled() {
-			skip := now.Sub(e.next)/interval + 1
-			e.next = e.next.Add(skip * interval)
+			since := now.Sub(e.next)
+			e.next = now.Add(interval - since%interval)
 			break
 		}
 		e.observe(e.backend, e.next)

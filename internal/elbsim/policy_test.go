@@ -1,12 +1,12 @@
 package elbsim
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"errors"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 )
@@ -31,7 +31,10 @@ func TestPolicy(t *testing.T) {
 	}
 	onBoth(t, Config{Policy: p}, func(t *testing.T, s *Sim, c *elb.Client) {
 		for _, g := range []Group{
-			{Name: "web"}, {Name: "api"}, {Name: "tagged", Tags: map[string]string{"berth": "yes"}}, {Name: "no", Tags: map[string]string{"berth": "no"}},
+			{Name: "web"},
+			{Name: "api"},
+			{Name: "tagged", Tags: map[string]string{"berth": "yes"}},
+			{Name: "no", Tags: map[string]string{"berth": "no"}},
 			{Name: "locked", Tags: map[string]string{"berth": "true", "locked": ""}},
 		} {
 			addGroup(t, s, g)
@@ -138,9 +141,19 @@ func TestWildcard(t *testing.T) {
 		pattern, s string
 		want       bool
 	}{
-		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "a/b", true}, {"a*c", "abbc", true}, {"a*c", "ab", false},
-		{"a?c", "abc", true}, {"a?c", "ac", false}, {"*a*b*", "xxaxxbxx", true}, {"*ab", "aab", true}, {"a**", "a", true},
-		{"targetgroup/web/*", "targetgroup/web2/1", false}, {"/img/*", "/img/a/b.png", true},
+		{"", "", true},
+		{"", "a", false},
+		{"*", "", true},
+		{"*", "a/b", true},
+		{"a*c", "abbc", true},
+		{"a*c", "ab", false},
+		{"a?c", "abc", true},
+		{"a?c", "ac", false},
+		{"*a*b*", "xxaxxbxx", true},
+		{"*ab", "aab", true},
+		{"a**", "a", true},
+		{"targetgroup/web/*", "targetgroup/web2/1", false},
+		{"/img/*", "/img/a/b.png", true},
 	} {
 		if got := wildcard(test.pattern, test.s); got != test.want {
 			t.Errorf("wildcard(%q, %q): got %v; want %v", test.pattern, test.s, got, test.want)

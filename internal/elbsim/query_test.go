@@ -2,6 +2,7 @@ package elbsim
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -109,7 +110,7 @@ func TestQuery_get(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/xml" || !strings.Contains(string(b), "<TargetGroupName>web</TargetGroupName>") {
+	if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/xml" || !strings.Contains(string(b), "<TargetGroupName>web</TargetGroupName>") {
 		t.Errorf("got %d %s %s, %v", resp.StatusCode, resp.Header, b, err)
 	}
 }
@@ -160,7 +161,7 @@ func FuzzQuery(f *testing.F) {
 		out := s.call(t.Context(), strings.ReplaceAll(body, "%s", arn), "fuzz")
 		decoder := xml.NewDecoder(strings.NewReader(string(out.body)))
 		for {
-			if _, err := decoder.Token(); err == io.EOF {
+			if _, err := decoder.Token(); errors.Is(err, io.EOF) {
 				break
 			} else if err != nil {
 				t.Fatalf("reply to %q is no XML: %v\n%s", body, err, out.body)

@@ -314,8 +314,9 @@ func (r *describeTargetHealth) apply(s *Sim, now time.Time) (reply, *APIError) {
 	}
 	s.forget(g, now)
 	at := now.Add(-s.lags.Describe)
-	rows := make([]healthRow, 0, max(len(r.targets), len(g.entries)))
+	rows := make([]healthRow, 0, len(r.targets))
 	if len(r.targets) == 0 {
+		rows = make([]healthRow, 0, len(g.entries))
 		for key, e := range g.entries {
 			if h := s.healthAt(e, at, now); h.State != StateAbsent {
 				rows = append(rows, healthRow{key, e.zone, g.checkPort(key), h})

@@ -181,7 +181,7 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out = out.compressed(r)
 	}
 	if len(out.body) > oneRead {
-		time.Sleep(breath)
+		sleep(r.Context(), breath)
 	}
 	out.write(w)
 }
