@@ -72,6 +72,12 @@ integration: ## Only the tests on a real Docker engine
 	@scripts/need.sh gcc
 	@$(WITH_ENGINE) $(TOOL) gotestsum --format testname -- -race $(TESTFLAGS) ./test/...
 
+.PHONY: fleet
+fleet: ## Simulate accounts of FLEET hosts (100,1000) in fake time: deploy, cold start, outage, a steady day
+	@for n in $${FLEET:-100 1000}; do \
+	  $(GO) test -count=1 -v -timeout=3h -run TestFleet ./test/fleet -fleet.hosts=$$n -fleet.only= | grep -E 'fleet_test.go|^(FAIL|panic|ok)'; \
+	done
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (30s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
