@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -22,6 +23,7 @@ type memDisk struct {
 	hook func(op, path string) error
 
 	mu      sync.Mutex
+	space   int64                // how many bytes the files may have together; 0: any number
 	names   map[string]*memInode // as programs see them
 	synced  map[string]*memInode // as a crash leaves them, at least
 	moves   []func(map[string]*memInode)
@@ -282,9 +284,33 @@ func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
 	} else if err != nil {
 		return 0, err
 	}
+	if d := f.d; d.space > 0 {
+		free := d.space
+		for _, inode := range d.names {
+			free -= int64(len(inode.data))
+		}
+		if need := at + int64(len(b)) - int64(len(f.inode.data)); need > max(0, free) {
+			b, err = b[:max(0, int64(len(b))-need+free)], syscall.ENOSPC
+		}
+	}
 	f.inode.data = writeAt(f.inode.data, b, at)
 	f.inode.writes = append(f.inode.writes, memWrite{at, append([]byte{}, b...)})
 	return len(b), err
+}
+
+// Truncate is made durable at once: nothing here depends on when it is.
+func (f *memFile) Truncate(size int64) error {
+	if err := f.d.do("truncate", ""); err != nil {
+		return err
+	}
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	f.inode.data = f.inode.data[:min(size, int64(len(f.inode.data)))]
+	f.inode.synced = f.inode.synced[:min(size, int64(len(f.inode.synced)))]
+	for i, w := range f.inode.writes {
+		f.inode.writes[i].bytes = w.bytes[:max(0, min(int64(len(w.bytes)), size-w.at))]
+	}
+	return nil
 }
 
 func (f *memFile) sync(op string) error {

@@ -156,6 +156,38 @@ func TestLedger_diskFaults(t *testing.T) {
 	}
 }
 
+// On a disk that is nearly full the room to grow is what is given up, not the ledger; and what was tried is given back.
+func TestLedger_nearlyFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newMemDisk()
+		d.space = 12 << 10
+		l := openOn(t, d, LedgerOptions{room: 64 << 10})
+		var want []Entry
+		for i := range 5 {
+			want = append(want, ledgerEntry(uint16(1+i), fmt.Sprint(i)))
+			mustIntend(t, l, want[i])
+			wantOnDisk(t, d, want...)
+		}
+		if n := len(d.content(memPath)); n > 6000 {
+			t.Errorf("%d bytes taken for 5 entries", n)
+		}
+		var err error
+		for i := 5; err == nil && i < 100; i++ {
+			want = append(want, ledgerEntry(uint16(1+i), fmt.Sprint(i)))
+			err = l.Intend(t.Context(), want[i:])
+		}
+		if !errors.Is(err, ErrDegraded) || !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("full: got %v; want ErrDegraded and ENOSPC", err)
+		}
+		wantOnDisk(t, d, want[:len(want)-1]...)
+		d.mu.Lock()
+		d.space = 0
+		d.mu.Unlock()
+		time.Sleep(time.Minute)
+		wantOnDisk(t, d, want...)
+	})
+}
+
 // A commit that fails once is saved by writing the whole file at once: nobody notices but the counter.
 func TestLedger_failsOnce(t *testing.T) {
 	for _, op := range []string{"write", "datasync"} {

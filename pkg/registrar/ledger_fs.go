@@ -42,6 +42,7 @@ type LedgerFS interface {
 type LedgerFile interface {
 	io.WriterAt
 	io.Closer
+	Truncate(size int64) error
 	// Sync makes all of the file durable, Datasync what is needed to read its content again.
 	Sync() error
 	Datasync() error

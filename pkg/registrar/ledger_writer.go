@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -145,7 +146,6 @@ func (w *ledgerWriter) append() error {
 	changes, seq, whole := w.l.take()
 	if whole {
 		// The header changed: a new file has it, and costs no more than that.
-		w.dropCompaction()
 		w.file.Close() //nolint:errcheck,gosec // all that was acknowledged was synced
 		w.file = nil
 		return nil
@@ -280,17 +280,29 @@ func (w *ledgerWriter) writeState(name string, s state) (f *ledgerFile, err erro
 	if err := flush(1); err != nil {
 		return f, err
 	}
+	if err := f.makeRoom(w.room); err != nil {
+		return f, err
+	}
+	return f, f.Sync()
+}
+
+// makeRoom pre-writes what is to be appended to: as much as the state takes, and least at the least. A disk that is too
+// full for that may have space for the state itself, which is what counts.
+func (f *ledgerFile) makeRoom(least int64) error {
 	f.base = f.used
-	room := max(w.room, f.base)
-	zeros := make([]byte, min(room, 256<<10))
-	for at, end := f.base, f.base+room; at < end; {
+	end := f.base + max(least, f.base)
+	zeros := make([]byte, min(end-f.base, 256<<10))
+	for at := f.base; at < end; {
 		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), end-at)], at)
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			return f.Truncate(f.base)
+		}
 		if err != nil {
-			return f, err
+			return err
 		}
 		at += int64(n)
 	}
-	return f, f.Sync()
+	return nil
 }
 
 // startCompaction begins to make a compacted file, if the present one has grown enough.
