@@ -2,7 +2,6 @@ package registrar
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,7 +24,7 @@ type finder struct {
 	report func(context.Context, finding)
 	again  chan struct{} // one slot
 	cancel context.CancelFunc
-	known  bool // the ledger has the facts: the first call is no hurry
+	known  bool // the facts are known already: nothing is asked before somebody doubts them
 }
 
 func (f *finder) poke() {
@@ -39,7 +38,7 @@ func (f *finder) poke() {
 func (f *finder) run(ctx context.Context) {
 	attempts := 0
 	var last *CallError
-	if f.known && !f.wait(ctx, rand.N(spreadAfterStart)) {
+	if f.known && !f.wait(ctx) {
 		return
 	}
 	for ctx.Err() == nil {
@@ -61,7 +60,7 @@ func (f *finder) run(ctx context.Context) {
 			}
 			attempts, last = 0, nil
 			f.report(ctx, finding{ref: f.ref.key(), facts: facts})
-			if !f.wait(ctx, 0) {
+			if !f.wait(ctx) {
 				return
 			}
 			continue
@@ -85,21 +84,14 @@ func (f *finder) run(ctx context.Context) {
 	}
 }
 
-// wait waits for a poke, or for d where it is not zero. It reports false when ctx ended.
-func (f *finder) wait(ctx context.Context, d time.Duration) bool {
-	var timer <-chan time.Time
-	if d > 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
-		timer = t.C
-	}
+// wait waits for a poke. It reports false when ctx ended.
+func (f *finder) wait(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
 		return false
 	case <-f.again:
-	case <-timer:
+		return true
 	}
-	return true
 }
 
 // sleep waits for d whatever pokes it: what was refused is not asked sooner because somebody noticed again.

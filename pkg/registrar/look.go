@@ -181,11 +181,11 @@ type schedule struct {
 
 // start begins the schedule. Where the ledger says what is registered, the first look is no hurry: it is spread, so
 // that a fleet that restarts its agents does not look all at once.
-func (s *schedule) start(now time.Time, known bool) {
+func (s *schedule) start(now time.Time, known bool, fleet time.Duration) {
 	s.factor, s.last, s.spread = 1, now, rand.Float64()
 	if known {
 		s.looked = true
-		s.fullAt = now.Add(rand.N(spreadAfterStart))
+		s.fullAt = now.Add(rand.N(max(spreadAfterStart, fleet)))
 		s.verifyAt = s.fullAt
 		return
 	}

@@ -87,7 +87,7 @@ func newReconciler(groupARN string, env *environment, entries []Entry) *reconcil
 		}
 		r.have[e.Target] = s
 	}
-	r.schedule.start(time.Now(), len(r.have) > 0 && !env.dry)
+	r.schedule.start(time.Now(), len(r.have) > 0 && !env.dry, env.fleet())
 	return r
 }
 
