@@ -52,12 +52,11 @@ type waitCommand struct {
 	asJSON  bool
 
 	containers []*progress
-	said       map[string]string // what was last reported of each container
-	drawn      bool              // a line of progress stands on the terminal
+	report     *reporter
 }
 
 func newWaitCommand(env *environment) *cobra.Command {
-	c := &waitCommand{env: env}
+	c := &waitCommand{env: env, report: newReporter(env)}
 	cmd := &cobra.Command{
 		Use:   "wait CONTAINER...",
 		Short: "Wait until containers are registered, healthy, or drained",
@@ -92,7 +91,6 @@ func (c *waitCommand) run(ctx context.Context, refs []string) error {
 	if c.timeout <= 0 {
 		return &exitError{exitUsage, fmt.Errorf("--timeout %s: must be more than 0", c.timeout)}
 	}
-	c.said = map[string]string{}
 	for _, ref := range slices.Compact(slices.Sorted(slices.Values(refs))) {
 		c.containers = append(c.containers, &progress{Container: ref, Outcome: pending, Rows: []server.Row{}})
 	}
@@ -101,7 +99,7 @@ func (c *waitCommand) run(ctx context.Context, refs []string) error {
 	timed, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	err := c.poll(timed, client)
-	c.clear()
+	c.report.clear()
 	switch {
 	case ctx.Err() != nil:
 		return &exitError{exitFailure, errors.New("interrupted before the goal was reached")}
@@ -127,10 +125,10 @@ func (c *waitCommand) poll(ctx context.Context, client *server.Client) error {
 		case err != nil:
 			// The agent is being restarted or has too many clients: what was asked still holds.
 			query.After = ""
-			c.say("agent", "the agent does not answer; trying again: "+err.Error(), deadline)
+			c.report.say("agent", "the agent does not answer; trying again: "+err.Error(), deadline)
 		default:
 			answered = true
-			delete(c.said, "agent")
+			c.report.forget("agent")
 			done, err := c.judgeAll(&s, deadline)
 			if done || err != nil {
 				return err
@@ -158,7 +156,7 @@ func (c *waitCommand) judgeAll(s *server.StatusV1, deadline time.Time) (bool, er
 		if err := p.judge(s, goal(c.goal), c.group); err != nil {
 			return false, err
 		}
-		c.say(p.Container, p.Why, deadline)
+		c.report.say(p.Container, p.Why, deadline)
 		switch p.Outcome {
 		case pending:
 			done = false
@@ -192,35 +190,6 @@ func (c *waitCommand) overdue() error {
 		}
 	}
 	return fmt.Errorf("not %s after %s: %s", c.goal, c.timeout, strings.Join(late, "\n"))
-}
-
-// say reports progress: on a terminal as one line that is overwritten, with the time left; elsewhere one line a change.
-func (c *waitCommand) say(about, what string, deadline time.Time) {
-	show := displayOf(c.env.stderr, c.env.getenv)
-	if show.tty {
-		c.clear()
-		line := fmt.Sprintf("%s: %s, %s left", about, what, time.Until(deadline).Round(time.Second))
-		if show.width > 1 {
-			runes := []rune(line)
-			line = string(runes[:min(len(runes), show.width-1)])
-		}
-		_, _ = fmt.Fprint(c.env.stderr, line) // progress that nobody can read is not worth an error
-		c.drawn = true
-		return
-	}
-	if c.said[about] == what {
-		return
-	}
-	c.said[about] = what
-	_, _ = fmt.Fprintf(c.env.stderr, "%s: %s\n", about, what)
-}
-
-// clear takes the line of progress off the terminal.
-func (c *waitCommand) clear() {
-	if c.drawn {
-		_, _ = fmt.Fprint(c.env.stderr, "\r\x1b[K")
-		c.drawn = false
-	}
 }
 
 // result prints where every container stands in the end.

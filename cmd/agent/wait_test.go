@@ -315,9 +315,9 @@ func TestWait_agentRestarts(t *testing.T) {
 }
 
 // On a terminal progress is one line, not wider than the terminal, that is gone in the end.
-func TestWaitCommand_say_terminal(t *testing.T) {
+func TestReporter_say_terminal(t *testing.T) {
 	master, tty := terminal(t, 40)
-	c := &waitCommand{env: &environment{stderr: tty, getenv: func(string) string { return "" }}, said: map[string]string{}}
+	c := newReporter(&environment{stderr: tty, getenv: func(string) string { return "" }})
 	c.say("web-1", strings.Repeat("long ", 30), time.Now().Add(time.Minute))
 	c.clear()
 	buf := make([]byte, 4096)
@@ -331,10 +331,10 @@ func TestWaitCommand_say_terminal(t *testing.T) {
 	}
 }
 
-func TestWaitCommand_say_oncePerChange(t *testing.T) {
+func TestReporter_say_oncePerChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		c := &waitCommand{env: &environment{stderr: &out, getenv: func(string) string { return "" }}, said: map[string]string{}}
+		c := newReporter(&environment{stderr: &out, getenv: func(string) string { return "" }})
 		for _, what := range []string{"a", "a", "b", "b", "a"} {
 			c.say("web-1", what, time.Now())
 		}

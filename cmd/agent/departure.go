@@ -1,0 +1,271 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"berth/pkg/registrar"
+	"berth/pkg/server"
+	"berth/pkg/target"
+)
+
+// How long a load balancer goes on sending requests to a target that it reports as gone. An Application Load Balancer
+// takes some seconds. A Network Load Balancer takes minutes: its data plane learns of it late.
+// https://github.com/kubernetes-sigs/aws-load-balancer-controller/issues/2366
+const (
+	settleALB = 10 * time.Second
+	settleNLB = 180 * time.Second
+)
+
+// departurePhase is how far a container, or the host, has come on its way out.
+type departurePhase string
+
+const (
+	leavingPhase  departurePhase = "leaving"  // the load balancer still has it
+	drainingPhase departurePhase = "draining" // it is deregistered; open requests end, or new ones still come
+	gonePhase     departurePhase = "gone"     // nothing is sent to it any more
+	overduePhase  departurePhase = "overdue"  // deregistered, and the longest wait is over
+	stuckPhase    departurePhase = "stuck"    // it cannot be deregistered
+)
+
+// over reports whether nothing more is to be waited for.
+func (p departurePhase) over() bool { return p == gonePhase || p == overduePhase || p == stuckPhase }
+
+// departure is a container, or the host, on its way out of its target groups.
+type departure struct {
+	name   string // as it was named on the command line
+	run    target.Run
+	host   bool
+	seq    uint64 // discovery's, from which its wants are gone
+	begun  time.Time
+	latest time.Time // when it is waited for no longer
+	settle *time.Duration
+
+	phase       departurePhase
+	why, change string
+	had         bool            // something of it was, or was about to be, registered
+	keys        map[string]bool // its target groups
+	outAt       time.Time       // since when no load balancer has it; zero: one has
+}
+
+// concernsRow reports whether a row is about what departs.
+func (d *departure) concernsRow(r *server.Row) bool {
+	if d.host {
+		return r.State != server.Unclaimed && r.State != server.Ignored && r.State != server.Refused
+	}
+	return r.Run.ID == d.run.ID
+}
+
+// before looks at what there was before the drain.
+func (d *departure) before(s *server.StatusV1) {
+	d.keys = map[string]bool{}
+	for i := range s.Rows {
+		if r := &s.Rows[i]; d.concernsRow(r) && (r.State.Wanted() || r.Target.ID != "") {
+			d.had = true
+			d.keys[r.Group] = true
+		}
+	}
+}
+
+// judge brings the departure up to date.
+func (d *departure) judge(s *server.StatusV1, now time.Time) {
+	registered, draining := d.look(s)
+	d.change = ""
+	if registered != nil {
+		d.outAt = time.Time{}
+		d.phase, d.why, d.change = leavingPhase, describe(registered), registered.Change
+		if g := groupNamed(s, registered.Group); g != nil && (g.State == registrar.StateDenied || g.State == registrar.StateMisconfigured) || !now.Before(d.latest) {
+			d.phase = stuckPhase
+		}
+		return
+	}
+	if waiting := d.behind(s); waiting != "" {
+		d.phase, d.why = leavingPhase, "target group "+waiting+" has not acted on it yet"
+		if !now.Before(d.latest) {
+			d.phase = stuckPhase
+		}
+		return
+	}
+	if d.outAt.IsZero() {
+		d.outAt = now
+	}
+	settled := d.outAt.Add(d.settling(s))
+	switch {
+	case !d.had:
+		d.phase, d.why = gonePhase, "nothing of it was registered"
+	case draining == nil && !now.Before(settled):
+		d.phase, d.why = gonePhase, "the load balancer has let go of it"
+	case !now.Before(d.latest):
+		d.phase, d.why = overduePhase, fmt.Sprintf("deregistered %s ago, and the longest wait is over", now.Sub(d.outAt).Round(time.Second))
+		if draining != nil {
+			d.why += " while the load balancer still lets its open requests end"
+		}
+	case draining != nil:
+		d.phase, d.why = drainingPhase, "deregistered; the load balancer lets its open requests end"
+	default:
+		d.phase, d.why = drainingPhase, "deregistered; the load balancer may still send requests for a moment"
+	}
+}
+
+// look finds a row that a load balancer still has, and one that is draining.
+func (d *departure) look(s *server.StatusV1) (registered, draining *server.Row) {
+	for i := range s.Rows {
+		r := &s.Rows[i]
+		if !d.concernsRow(r) {
+			continue
+		}
+		if r.Target.ID != "" || r.State.Wanted() {
+			d.had = true
+			d.keys[r.Group] = true
+		}
+		g := groupNamed(s, r.Group)
+		switch {
+		case g != nil && g.State == registrar.StateGone: // and its targets with it
+		case r.State.Wanted(), r.State == server.Leaving && r.Target.ID != "":
+			registered = r
+		case r.State == server.Draining:
+			draining = r
+		}
+	}
+	return registered, draining
+}
+
+// behind names a group that may still act on wants from before the drain; "" where there is none. A group in trouble
+// shows what it still has.
+func (d *departure) behind(s *server.StatusV1) string {
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		concerned := d.host || slices.ContainsFunc(g.Keys, func(k string) bool { return d.keys[k] })
+		if len(g.Keys) > 0 && concerned && g.Seq < d.seq && (g.State == registrar.StateOK || !g.Tried) {
+			return g.Label()
+		}
+	}
+	return ""
+}
+
+// settling is how long the load balancers of its groups go on sending.
+func (d *departure) settling(s *server.StatusV1) time.Duration {
+	if d.settle != nil {
+		return *d.settle
+	}
+	longest := time.Duration(0)
+	for key := range d.keys {
+		settle := settleNLB
+		if g := groupNamed(s, key); g == nil || g.Protocol == "HTTP" || g.Protocol == "HTTPS" || g.Protocol == "" {
+			settle = settleALB
+		}
+		longest = max(longest, settle)
+	}
+	return longest
+}
+
+func groupNamed(s *server.StatusV1, label string) *server.GroupV1 {
+	for i := range s.Groups {
+		if g := &s.Groups[i]; slices.Contains(g.Keys, label) || g.Label() == label {
+			return g
+		}
+	}
+	return nil
+}
+
+// departures are several that are waited for together.
+type departures struct {
+	report *reporter
+	all    []*departure
+	// enough says when a departure need not be waited for any longer; nil: when its phase is over.
+	enough func(*departure) bool
+	// ended is told of each such departure, once, and must not block. May be nil.
+	ended func(*departure)
+	// more is received from while others wait: a departure that ends for reasons of its own. May be nil.
+	more <-chan *departure
+}
+
+// follow asks the agent until every departure is over, or ctx ends. An agent that is restarted meanwhile is waited for,
+// for as long as the last departure would be.
+func (ds *departures) follow(ctx context.Context, client *server.Client) error {
+	open := slices.Clone(ds.all)
+	query := server.StatusQuery{Follow: ds.keys()}
+	for len(open) > 0 {
+		s, err := client.Status(ctx, query)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			latest := slices.MaxFunc(open, func(a, b *departure) int { return a.latest.Compare(b.latest) }).latest
+			if time.Now().After(latest) {
+				return err
+			}
+			query.After = ""
+			ds.report.say("agent", "the agent does not answer; trying again: "+err.Error(), latest)
+		default:
+			ds.report.forget("agent")
+			open = ds.judge(open, &s)
+			query = server.StatusQuery{Follow: ds.keys(), After: s.Revision, Timeout: min(pollWait, ds.soon(open))}
+		}
+		if len(open) == 0 {
+			return nil
+		}
+		select {
+		case d := <-ds.more:
+			open = slices.DeleteFunc(open, func(o *departure) bool { return o == d })
+		case <-time.After(pollPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// judge returns those that are still to be waited for.
+func (ds *departures) judge(open []*departure, s *server.StatusV1) []*departure {
+	now := time.Now()
+	return slices.DeleteFunc(open, func(d *departure) bool {
+		d.judge(s, now)
+		ds.report.say(d.name, d.why, d.latest)
+		if !d.phase.over() && (ds.enough == nil || !ds.enough(d)) {
+			return false
+		}
+		if ds.ended != nil {
+			ds.report.clear()
+			ds.ended(d)
+		}
+		return true
+	})
+}
+
+// soon is when the next departure may be over by time alone: what no change of the status announces.
+func (ds *departures) soon(open []*departure) time.Duration {
+	soon := pollWait
+	for _, d := range open {
+		soon = min(soon, time.Until(d.latest))
+		if !d.outAt.IsZero() && d.phase == drainingPhase {
+			soon = min(soon, 500*time.Millisecond)
+		}
+	}
+	return max(soon, pollPause)
+}
+
+func (ds *departures) keys() []string {
+	var keys []string
+	for _, d := range ds.all {
+		for key := range d.keys {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// sentence is why and what to change.
+func (d *departure) sentence() string { return joined(d.why, d.change) }
+
+// title is what the departure is called on the screen.
+func (d *departure) title() string {
+	if d.host {
+		return "the host"
+	}
+	return cmp.Or(d.run.Name, d.name)
+}
