@@ -178,7 +178,7 @@ func alive(c *container) bool { return c.facts.State == "running" || c.facts.Sta
 // publish deals host ports: the lowest that are free, TCP and UDP apart, the same for IPv4 and IPv6.
 func (e *Engine) publish(c *container) {
 	c.facts.Published = nil
-	if c.spec.NetworkMode != "bridge" || len(c.networks) == 0 {
+	if c.spec.NetworkMode != "bridge" || !c.networks[e.network] {
 		return
 	}
 	for _, port := range slices.Sorted(maps.Keys(c.spec.Fixed)) {
@@ -323,7 +323,7 @@ func (e *Engine) Disconnect(id string) {
 	defer e.mu.Unlock()
 	if c := e.containers[id]; c != nil && c.networks[e.network] {
 		delete(c.networks, e.network)
-		c.facts.Networks, c.facts.Published = 0, nil
+		c.facts.Networks, c.facts.Published = len(c.networks), nil
 		e.emit(discovery.Event{Action: discovery.ActionDisconnect, Container: id, Network: e.network})
 	}
 }
@@ -334,7 +334,7 @@ func (e *Engine) Connect(id string) {
 	defer e.mu.Unlock()
 	if c := e.containers[id]; c != nil && !c.networks[e.network] {
 		c.networks[e.network] = true
-		c.facts.Networks = 1
+		c.facts.Networks = len(c.networks)
 		if alive(c) {
 			e.publish(c)
 		}
@@ -450,4 +450,26 @@ func wait(ctx context.Context, hung chan struct{}) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Join connects a container to one more network, which carries no published port.
+func (e *Engine) Join(id, network string) { e.membership(id, network, discovery.ActionConnect) }
+
+// Leave ends what Join has begun.
+func (e *Engine) Leave(id, network string) { e.membership(id, network, discovery.ActionDisconnect) }
+
+func (e *Engine) membership(id, network, action string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c := e.containers[id]
+	if c == nil || network == e.network || c.networks[network] == (action == discovery.ActionConnect) {
+		return
+	}
+	if action == discovery.ActionConnect {
+		c.networks[network] = true
+	} else {
+		delete(c.networks, network)
+	}
+	c.facts.Networks = len(c.networks)
+	e.emit(discovery.Event{Action: action, Container: id, Network: network})
 }
