@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,14 +110,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 
 // build makes the account that the file and the flags describe. A flag that is given wins over the file.
 func (o *options) build(out io.Writer) (*elbsim.Sim, elbsim.Listen, error) {
-	listen := elbsim.Listen{API: o.listen, IMDS: map[string]string{}}
-	for _, v := range o.imds {
-		instance, address, named := strings.Cut(v, "=")
-		if !named {
-			instance, address = "", v
-		}
-		listen.IMDS[instance] = address
-	}
+	var listen elbsim.Listen
 	file := &elbsim.File{}
 	if o.config != "" {
 		if len(o.groups)+len(o.forwards)+len(o.instances) > 0 {
@@ -126,6 +121,7 @@ func (o *options) build(out io.Writer) (*elbsim.Sim, elbsim.Listen, error) {
 			return nil, listen, err
 		}
 	}
+	listen = o.sockets(file.Listen)
 	cfg := file.Config
 	if err := o.override(&cfg); err != nil {
 		return nil, listen, err
@@ -143,7 +139,31 @@ func (o *options) build(out io.Writer) (*elbsim.Sim, elbsim.Listen, error) {
 			return nil, listen, fmt.Errorf("--instance-id: %w", err)
 		}
 	}
+	for instance, address := range listen.IMDS {
+		if !sim.HasInstance(instance) {
+			return nil, listen, fmt.Errorf("--imds %q: instance %s: %w", instance+"="+address, instance, elbsim.ErrUnknown)
+		}
+	}
 	return sim, listen, o.addGroups(sim)
+}
+
+// sockets are the addresses of the file, or the flags where they are given or the file says nothing.
+func (o *options) sockets(listen elbsim.Listen) elbsim.Listen {
+	if o.changed("listen") || listen.API == "" {
+		listen.API = o.listen
+	}
+	if !o.changed("imds") && listen.IMDS != nil {
+		return listen
+	}
+	listen.IMDS = map[string]string{}
+	for _, v := range o.imds {
+		instance, address, named := strings.Cut(v, "=")
+		if !named {
+			instance, address = "", v
+		}
+		listen.IMDS[instance] = address
+	}
+	return listen
 }
 
 // override puts the flags that were given into the account.
@@ -255,8 +275,8 @@ func (o *options) announce(out io.Writer, sim *elbsim.Sim, server *elbsim.Server
 	for _, l := range r.Listeners {
 		fmt.Fprintf(&b, "load balancer %s: %s on %s\n", l.LoadBalancer, l.Protocol, l.Address)
 	}
-	for name, arn := range r.TargetGroups {
-		fmt.Fprintf(&b, "target group %s: %s\n", name, arn)
+	for _, name := range slices.Sorted(maps.Keys(r.TargetGroups)) {
+		fmt.Fprintf(&b, "target group %s: %s\n", name, r.TargetGroups[name])
 	}
 	for _, v := range r.Env {
 		fmt.Fprintf(&b, "export %s\n", v)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -13,15 +14,25 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := command(os.Stdout).ExecuteContext(ctx)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program: it serves until ctx ends. 0: it was told to stop; 1: it could not serve; 2: it was started wrongly.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c := command(stdout)
+	c.SetArgs(args)
+	c.SetOut(stdout)
+	c.SetErr(stderr)
+	err := c.ExecuteContext(ctx)
 	if err == nil {
-		return
+		return 0
 	}
-	fmt.Fprintln(os.Stderr, "elbsim:", err)
+	fmt.Fprintln(stderr, "elbsim:", err)
 	var usage *usageError
 	if errors.As(err, &usage) {
-		os.Exit(2)
+		return 2
 	}
-	os.Exit(1)
+	return 1
 }

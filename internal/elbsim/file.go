@@ -24,6 +24,8 @@ import (
 type File struct {
 	// Config is what the file says about the account. It may be changed before New.
 	Config Config
+	// Listen are the addresses that the file gives; empty where it gives none.
+	Listen Listen
 
 	path string
 	tree *ast.File
@@ -129,7 +131,14 @@ func (f *File) configure() error {
 			return at("policy", err)
 		}
 	}
+	f.Listen.API = d.Listen
 	for i, inst := range d.Instances {
+		if inst.IMDS != "" {
+			if f.Listen.IMDS == nil {
+				f.Listen.IMDS = map[string]string{}
+			}
+			f.Listen.IMDS[inst.ID] = inst.IMDS
+		}
 		if err := CheckInstanceID(inst.ID); err != nil {
 			return at(fmt.Sprintf("instances[%d].id", i), err)
 		}
@@ -138,7 +147,7 @@ func (f *File) configure() error {
 		}
 	}
 	if len(d.Instances) > 0 {
-		c.Instance = Instance(d.Instances[0])
+		c.Instance = d.Instances[0].spec()
 	}
 	return nil
 }
@@ -165,7 +174,7 @@ func (f *File) Populate(s *Sim) error {
 
 func (f *File) populate(s *Sim) error {
 	for i, inst := range f.doc.Instances[min(1, len(f.doc.Instances)):] {
-		if err := s.AddInstance(Instance(inst)); err != nil {
+		if err := s.AddInstance(inst.spec()); err != nil {
 			return at(fmt.Sprintf("instances[%d]", i+1), err)
 		}
 	}

@@ -12,7 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const wholeFile = `region: eu-west-1
+const wholeFile = `listen: 127.0.0.1:4567
+region: eu-west-1
 account: "111122223333"
 any_instance: true
 auto_attach: false
@@ -28,7 +29,7 @@ unverified: {draining_counts: true, partial_register: true, refuse_draining_ip: 
 policy: policy.json
 instances:
   - {id: i-0aaaaaaaaaaaaaaaa, vpc: vpc-1, private_ip: 10.0.0.1, tags: {Name: first}}
-  - {id: i-0bbbbbbbbbbbbbbbb, vpc: vpc-1, state: stopped, address: 127.0.0.2}
+  - {id: i-0bbbbbbbbbbbbbbbb, vpc: vpc-1, state: stopped, address: 127.0.0.2, imds: "127.0.0.1:1339"}
 metadata:
   spot/instance-action: '{"action": "stop"}'
 target_groups:
@@ -73,6 +74,9 @@ func TestFile(t *testing.T) {
 	got := f.Config
 	if got.Policy == nil || len(got.Policy.statements) != 4 {
 		t.Errorf("policy: got %+v", got.Policy)
+	}
+	if diff := cmp.Diff(Listen{API: "127.0.0.1:4567", IMDS: map[string]string{"i-0bbbbbbbbbbbbbbbb": "127.0.0.1:1339"}}, f.Listen); diff != "" {
+		t.Errorf("addresses (-want +got):\n%s", diff)
 	}
 	got.Policy = nil
 	want := Config{

@@ -3,6 +3,7 @@ package elbsim
 // fileDoc is the schema of the configuration file; docs/elbsim.md says what each key means. Durations are text, so that
 // their errors name the key.
 type fileDoc struct {
+	Listen      string            `yaml:"listen"`
 	Region      string            `yaml:"region"`
 	Account     string            `yaml:"account"`
 	AnyInstance bool              `yaml:"any_instance"`
@@ -61,7 +62,14 @@ type fileInstance struct {
 	PrivateIP string            `yaml:"private_ip"`
 	MAC       string            `yaml:"mac"`
 	Address   string            `yaml:"address"`
+	IMDS      string            `yaml:"imds"`
 	Tags      map[string]string `yaml:"tags"`
+}
+
+func (i *fileInstance) spec() Instance {
+	return Instance{
+		ID: i.ID, State: i.State, VPC: i.VPC, Zone: i.Zone, PrivateIP: i.PrivateIP, MAC: i.MAC, Address: i.Address, Tags: i.Tags,
+	}
 }
 
 type fileGroup struct {

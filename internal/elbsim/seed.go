@@ -62,6 +62,13 @@ func (s *Sim) instanceDefaults(i Instance) Instance {
 	return i
 }
 
+// HasInstance reports whether the account has that instance; "" is the first one.
+func (s *Sim) HasInstance(id string) bool {
+	s.lock()
+	defer s.mu.Unlock()
+	return s.instances[s.orFirst(id)] != nil
+}
+
 var instanceStates = []string{"pending", "running", "stopping", "stopped", "shutting-down", "terminated"}
 
 // SetInstanceState changes an instance's state: a stopped one's targets are unused with Target.InvalidState, a
