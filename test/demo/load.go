@@ -109,6 +109,13 @@ func (l *load) ask(ctx context.Context, group string) {
 	l.answers[group][who.Name]++
 }
 
+// count is how many requests were sent so far.
+func (l *load) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sent
+}
+
 // summary says for each group who answered how often.
 func (l *load) summary() []string {
 	l.mu.Lock()

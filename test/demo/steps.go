@@ -140,11 +140,10 @@ func (d *demo) startContainers(ctx context.Context) error {
 }
 
 func (d *demo) startContainer(ctx context.Context, group, name string) error {
-	d.out.command(fmt.Sprintf("docker run -d -P --name %s -l berth.targets=%s %s", name, group, d.image))
-	// Serving on after SIGTERM covers the time in which a load balancer still sends to a deregistered target.
+	d.out.command(fmt.Sprintf("docker run -d -P --name %s -l berth.targets=%s %s --stop=die", name, group, d.image))
 	_, err := d.command(
 		ctx, "docker", "-H", d.docker.Host(), "run", "-d", "-P", "--name", name, "-l", "berth.targets="+group,
-		"-l", harness.LabelOwner+"="+harness.Owner(), "-e", "WEB_NAME="+name, d.image, "--drain=4s",
+		"-l", harness.LabelOwner+"="+harness.Owner(), "-e", "WEB_NAME="+name, d.image, "--stop=die",
 	)
 	return err
 }
@@ -194,11 +193,14 @@ func (d *demo) report(l *load) error {
 	return nil
 }
 
-// replace replaces a container while requests go on.
+// settle is how long a listener of elbsim goes on sending to a target that it reports as gone (2 s), and a second.
+const settle = "3s"
+
+// replace replaces all containers of a service by new ones while requests go on, with nothing but berth's commands.
 func (d *demo) replace(ctx context.Context) error {
-	group := services[0].name
-	old, successor := group+"-1", fmt.Sprintf("%s-%d", group, services[0].count+1)
-	d.out.step("One container replaced by another, while requests go on")
+	s := services[0]
+	d.out.step("All containers of a service replaced, while requests go on")
+	d.out.say("they die at once on SIGTERM, and a load balancer goes on sending for 2 s after it has let go: only the order saves them")
 	l := newLoad(d.elbsim.listeners)
 	loading, stop := context.WithCancel(ctx)
 	defer stop()
@@ -206,21 +208,9 @@ func (d *demo) replace(ctx context.Context) error {
 	go func() {
 		defer close(ended)
 		l.keep(loading)
+		l.send(ctx, max(0, d.options.requests-l.count())) // no fewer than were asked for
 	}()
-	err := func() error {
-		if err := d.startContainer(ctx, group, successor); err != nil {
-			return err
-		}
-		if err := d.waitHealthy(ctx, successor); err != nil {
-			return err
-		}
-		d.out.command("docker stop " + old)
-		if _, err := d.command(ctx, "docker", "-H", d.docker.Host(), "stop", old); err != nil {
-			return err
-		}
-		d.out.say("berth took it out at its stop signal; it served on while the load balancer still sent it requests")
-		return nil
-	}()
+	err := d.roll(ctx, s)
 	stop()
 	<-ended
 	if err = errors.Join(err, ctx.Err()); err != nil {
@@ -230,6 +220,31 @@ func (d *demo) replace(ctx context.Context) error {
 		return err
 	}
 	return d.showStatus(ctx)
+}
+
+// roll starts the new ones, waits until they are healthy, and stops the old ones: in this order nothing is lost.
+func (d *demo) roll(ctx context.Context, s service) error {
+	var before, after []string
+	for i := range s.count {
+		before = append(before, fmt.Sprintf("%s-%d", s.name, i+1))
+		after = append(after, fmt.Sprintf("%s-%d", s.name, s.count+i+1))
+	}
+	for _, name := range after {
+		if err := d.startContainer(ctx, s.name, name); err != nil {
+			return err
+		}
+	}
+	if err := d.waitHealthy(ctx, after...); err != nil {
+		return err
+	}
+	args := append([]string{"stop", "--settle", settle}, before...)
+	d.out.command("berth " + strings.Join(args, " "))
+	said, err := d.ask(ctx, args...)
+	if err != nil {
+		return err
+	}
+	d.out.quote("", said)
+	return nil
 }
 
 // removeContainers removes every container of this demo.
