@@ -159,11 +159,6 @@ func (l *Ledger) Entries() []Entry {
 	l.mu.Lock()
 	records := slices.Collect(maps.Values(l.records))
 	l.mu.Unlock()
-	return sortedEntries(records)
-}
-
-// sortedEntries returns the entries of records, which it puts in order. (Records and not entries, which are large.)
-func sortedEntries(records []*record) []Entry {
 	slices.SortFunc(records, func(a, b *record) int {
 		return cmp.Or(cmp.Compare(a.Facts.ARN, b.Facts.ARN), a.Target.Compare(b.Target))
 	})

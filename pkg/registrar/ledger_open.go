@@ -47,7 +47,7 @@ func OpenLedger(dir, bootID string, opts LedgerOptions) (*Ledger, error) {
 		if !diskTrouble(err) {
 			return nil, fmt.Errorf("open ledger in %s: %w", dir, err)
 		}
-		w.trouble(fmt.Errorf("lock %s: %w", dir, err))
+		w.trouble(fmt.Errorf("take the state directory: %w", err))
 	}
 	content, err := w.read()
 	if err != nil {

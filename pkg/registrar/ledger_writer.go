@@ -8,13 +8,10 @@ package registrar
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
-	"path/filepath"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -49,23 +46,6 @@ type ledgerWriter struct {
 	compactAt int64
 
 	ended chan struct{} // closed when the goroutine is over
-}
-
-// ledgerFile is a file and how far it is used.
-type ledgerFile struct {
-	LedgerFile
-	used, base int64
-}
-
-// compaction is a file in the making.
-type compaction struct {
-	done  chan compacted
-	since []byte // what was appended to the present file meanwhile
-}
-
-type compacted struct {
-	file *ledgerFile
-	err  error
 }
 
 func (w *ledgerWriter) run() {
@@ -158,12 +138,12 @@ func (w *ledgerWriter) append() error {
 		return err
 	}
 	if err := w.file.append(line, w.l.metrics); err != nil {
-		return fmt.Errorf("append to %s: %w", w.path, err)
+		return fmt.Errorf("append to the ledger: %w", err)
 	}
 	// A claim in a file that nobody will find again protects nobody.
 	named, err := w.file.Named(w.path)
 	if err != nil {
-		return fmt.Errorf("look at %s: %w", w.path, err)
+		return fmt.Errorf("look at the ledger: %w", err)
 	}
 	if !named {
 		return fmt.Errorf("append to %s: %w", w.path, errReplaced)
@@ -175,20 +155,6 @@ func (w *ledgerWriter) append() error {
 	return nil
 }
 
-func (f *ledgerFile) append(line []byte, m LedgerMetrics) error {
-	if _, err := f.WriteAt(line, f.used); err != nil {
-		return err
-	}
-	start := time.Now()
-	err := f.Datasync()
-	m.synced(time.Since(start))
-	if err != nil {
-		return err
-	}
-	f.used += int64(len(line))
-	return nil
-}
-
 // rewrite writes the whole state to a new file that takes the old one's place.
 func (w *ledgerWriter) rewrite() error {
 	w.dropCompaction()
@@ -196,7 +162,7 @@ func (w *ledgerWriter) rewrite() error {
 		return err
 	}
 	if _, err := w.moveAside(); err != nil {
-		return fmt.Errorf("set aside %s: %w", w.path, err)
+		return fmt.Errorf("set the unreadable ledger aside: %w", err)
 	}
 	state, seq := w.l.takeAll()
 	f, err := w.writeState(wholeName, state)
@@ -210,204 +176,6 @@ func (w *ledgerWriter) rewrite() error {
 	w.compactAt = f.base + max(w.room, f.base)/2
 	w.l.saved(seq)
 	return nil
-}
-
-// install gives a synced file the ledger's name.
-func (w *ledgerWriter) install(name string, f *ledgerFile) error {
-	if err := w.fs.Rename(filepath.Join(w.dir, name), w.path); err != nil {
-		return fmt.Errorf("replace %s: %w", w.path, err)
-	}
-	if err := w.fs.SyncDir(w.dir); err != nil {
-		return fmt.Errorf("sync %s: %w", w.dir, err)
-	}
-	named, err := f.Named(w.path)
-	if err == nil && !named {
-		err = errReplaced
-	}
-	if err != nil {
-		return fmt.Errorf("replace %s: %w", w.path, err)
-	}
-	return nil
-}
-
-// state is all that a file has to say.
-type state struct {
-	header  ledgerHeader
-	other   [][]byte
-	changes []change
-}
-
-// writeState writes and syncs a new file with room to grow.
-func (w *ledgerWriter) writeState(name string, s state) (f *ledgerFile, err error) {
-	path := filepath.Join(w.dir, name)
-	file, err := w.fs.Create(path)
-	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", path, err)
-	}
-	f = &ledgerFile{LedgerFile: file}
-	defer func() {
-		if err != nil {
-			f.Close()         //nolint:errcheck,gosec // the first error is the one that tells
-			w.fs.Remove(path) //nolint:errcheck,gosec // it is replaced at the next attempt
-			f, err = nil, fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	const chunk = 1 << 20
-	buf, err := appendHeader(make([]byte, 0, 16<<10), s.header)
-	if err != nil {
-		return f, err
-	}
-	flush := func(least int) error {
-		if len(buf) < least {
-			return nil
-		}
-		_, err := f.WriteAt(buf, f.used)
-		f.used += int64(len(buf))
-		buf = buf[:0]
-		return err
-	}
-	for _, line := range s.other {
-		buf = append(append(buf, line...), '\n')
-	}
-	for i := range s.changes {
-		if buf, err = appendCommit(buf, s.changes[i:i+1]); err != nil {
-			return f, err
-		}
-		if err := flush(chunk); err != nil {
-			return f, err
-		}
-	}
-	if err := flush(1); err != nil {
-		return f, err
-	}
-	if err := f.makeRoom(w.room); err != nil {
-		return f, err
-	}
-	return f, f.Sync()
-}
-
-// makeRoom pre-writes what is to be appended to: as much as the state takes, and least at the least. A disk that is too
-// full for that may have space for the state itself, which is what counts.
-func (f *ledgerFile) makeRoom(least int64) error {
-	f.base = f.used
-	end := f.base + max(least, f.base)
-	zeros := make([]byte, min(end-f.base, 256<<10))
-	for at := f.base; at < end; {
-		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), end-at)], at)
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			return f.Truncate(f.base)
-		}
-		if err != nil {
-			return err
-		}
-		at += int64(n)
-	}
-	return nil
-}
-
-// startCompaction begins to make a compacted file, if the present one has grown enough.
-func (w *ledgerWriter) startCompaction() {
-	if w.compact != nil || w.file == nil || w.file.used < w.compactAt {
-		return
-	}
-	w.compact = &compaction{done: make(chan compacted, 1)}
-	state, done := w.l.all(), w.compact.done
-	go func() {
-		f, err := w.writeState(compactName, state)
-		done <- compacted{f, err}
-	}()
-}
-
-// adopt puts a compacted file in the place of the present one, with what was appended meanwhile.
-func (w *ledgerWriter) adopt(c compacted) {
-	since := w.compact.since
-	w.compact = nil
-	err := c.err
-	if err == nil && len(since) > 0 {
-		err = c.file.append(since, LedgerMetrics{})
-	}
-	if err == nil {
-		err = w.checkLock()
-	}
-	if err != nil {
-		// The present file is as good as before. It is tried again after as much growth again.
-		w.l.metrics.failed()
-		w.log.Warn("ledger not compacted, goes on as it is", zap.Error(err))
-		if c.file != nil {
-			c.file.Close() //nolint:errcheck,gosec // it counts for nothing
-		}
-		w.compactAt = w.file.used + w.room/2
-		return
-	}
-	if err := w.install(compactName, c.file); err != nil {
-		// Which of the two the directory names is not known.
-		w.l.metrics.failed()
-		c.file.Close() //nolint:errcheck,gosec // it counts for nothing
-		w.forsake(err)
-		return
-	}
-	w.file.Close() //nolint:errcheck,gosec // nobody finds it any more
-	w.file = c.file
-	w.compactAt = c.file.base + max(w.room, c.file.base)/2
-}
-
-// dropCompaction waits for a compaction under way and throws its file away: what it has is out of date.
-func (w *ledgerWriter) dropCompaction() {
-	if w.compact == nil {
-		return
-	}
-	if c := <-w.compact.done; c.file != nil {
-		c.file.Close()                                 //nolint:errcheck,gosec // it counts for nothing
-		w.fs.Remove(filepath.Join(w.dir, compactName)) //nolint:errcheck,gosec // the next one replaces it
-	}
-	w.compact = nil
-}
-
-// takeLock makes the directory and locks it.
-func (w *ledgerWriter) takeLock() error {
-	if err := w.fs.MkdirAll(w.dir); err != nil {
-		return err
-	}
-	lock, err := w.fs.Lock(filepath.Join(w.dir, lockName), w.holder)
-	if err != nil {
-		return err
-	}
-	w.lock = lock
-	return nil
-}
-
-// checkLock takes the lock if it is not held: because the disk was in trouble, or because the state directory is
-// another one than at the start, where another agent may be at work by now.
-func (w *ledgerWriter) checkLock() error {
-	if w.lock != nil {
-		named, err := w.lock.Named(filepath.Join(w.dir, lockName))
-		if err != nil {
-			return fmt.Errorf("look at the lock in %s: %w", w.dir, err)
-		}
-		if named {
-			return nil
-		}
-	}
-	old := w.lock
-	if err := w.takeLock(); err != nil {
-		return fmt.Errorf("lock %s: %w", w.dir, err)
-	}
-	if old != nil {
-		old.Close() //nolint:errcheck,gosec // its file is gone
-	}
-	return nil
-}
-
-func (w *ledgerWriter) unlock() error {
-	if w.lock == nil {
-		return nil
-	}
-	err := w.lock.Close()
-	w.lock = nil
-	if errors.Is(err, fs.ErrClosed) {
-		return nil
-	}
-	return err
 }
 
 // finish is the end: what is not on disk is tried once more.
