@@ -153,13 +153,23 @@ func (d *departure) settling(s *server.StatusV1) time.Duration {
 	}
 	longest := time.Duration(0)
 	for key := range d.keys {
-		settle := settleNLB
-		if g := groupNamed(s, key); g == nil || g.Protocol == "HTTP" || g.Protocol == "HTTPS" || g.Protocol == "" {
-			settle = settleALB
+		protocol := ""
+		if g := groupNamed(s, key); g != nil {
+			protocol = g.Protocol
 		}
-		longest = max(longest, settle)
+		longest = max(longest, settlingOf(protocol))
 	}
 	return longest
+}
+
+// settlingOf is how long load balancers go on sending to what has left a group of this protocol. Empty: not known.
+func settlingOf(protocol string) time.Duration {
+	switch protocol {
+	case "HTTP", "HTTPS", "":
+		return settleALB
+	default:
+		return settleNLB
+	}
 }
 
 func groupNamed(s *server.StatusV1, label string) *server.GroupV1 {

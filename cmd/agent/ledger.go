@@ -65,7 +65,12 @@ func stateDir(flags *pflag.FlagSet, env *environment) string {
 		return cfg.StateDir
 	}
 	given, _ := flags.GetString("state-dir") // a flag that is not there is not given
-	return cmp.Or(given, env.getenv("BERTH_STATE_DIR"), env.getenv("STATE_DIRECTORY"), config.Default().StateDir)
+	return cmp.Or(given, unconfiguredStateDir(env))
+}
+
+// unconfiguredStateDir is the state's directory as far as flags and files do not say otherwise.
+func unconfiguredStateDir(env *environment) string {
+	return cmp.Or(env.getenv("BERTH_STATE_DIR"), env.getenv("STATE_DIRECTORY"), config.Default().StateDir)
 }
 
 func printLedger(env *environment, lines []ledgerV1, asJSON bool) error {

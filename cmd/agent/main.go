@@ -103,7 +103,7 @@ A container asks for it with a label:  docker run -P -l berth.targets=web my/web
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
-	root.AddCommand(newRunCommand(env), newBootCommand(env), newLedgerCommand(env), newPlanCommand(env), newStatusCommand(env), newWaitCommand(env),
+	root.AddCommand(newRunCommand(env), newBootCommand(env), newShutdownDrainCommand(env), newLedgerCommand(env), newPlanCommand(env), newStatusCommand(env), newWaitCommand(env),
 		newStopCommand(env), newDrainCommand(env), newUndrainCommand(env), newReloadCommand(env), newPruneCommand(env), newVersionCommand(env))
 	return root
 }

@@ -59,7 +59,7 @@ func removeAll(ctx context.Context, calls *caller, o Options, ledger *Ledger, gr
 		ce := calls.deregister(ctx, groupARN, batch)
 		permit.Done(outcome(ce))
 		if ce == nil || ce.Fault == FaultGone {
-			o.Log.Info("deregistered what an earlier boot had registered",
+			o.Log.Info("deregistered what the ledger holds",
 				zap.String("target_group", short(groupARN)), zap.Stringers("targets", batch))
 			ledger.Note(groupARN, batch, Removing)
 			targets, removed = targets[len(batch):], removed+len(batch)

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"berth/pkg/config"
+	"berth/pkg/discovery"
+	"berth/pkg/host"
+	"berth/pkg/registrar"
+	"berth/pkg/server"
+)
+
+const (
+	// answerPatience is how long the agent may take to say that it is there, before the ledger has to do.
+	answerPatience = 5 * time.Second
+	// removalShare is the part of the longest wait in which the ledger's targets are deregistered; the rest is for the
+	// load balancers to settle.
+	removalShare = 2
+	// anyBoot is the id of no boot.
+	anyBoot = "-"
+)
+
+// shutdownDrain is `berth shutdown-drain`.
+type shutdownDrain struct {
+	env   *environment
+	agent agentFlags
+	state func(context.Context) string // what systemd says of itself
+}
+
+func newShutdownDrainCommand(env *environment) *cobra.Command {
+	c := &shutdownDrain{env: env, state: systemState}
+	cmd := &cobra.Command{
+		Use:    "shutdown-drain",
+		Short:  "Take the host out of its target groups while it shuts down",
+		Hidden: true, // it is berth-drain.service's
+		Long: `Drains the host for the rest of this boot and waits until the load balancers have let go, at most
+drain.shutdown_max_wait. Where no agent answers it deregisters what the ledger holds.
+
+berth-drain.service runs it when that unit is stopped. It does nothing unless the system is stopping: no other end of the
+unit is a reason to drain. Whoever wants to drain a host that stays up uses berth drain.
+
+Exit codes: 0 the load balancers have let go, or the system is not stopping; 1 something is still registered.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return coded(c.run(cmd.Context()))
+		},
+	}
+	c.agent.add(cmd)
+	return cmd
+}
+
+// systemState is what `systemctl is-system-running` prints; empty where it cannot be asked.
+func systemState(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	out, _ := exec.CommandContext(ctx, "systemctl", "is-system-running").Output() // anything but running is a failure to it
+	return strings.TrimSpace(string(out))
+}
+
+// stays reports whether a system in this state goes on. Where the state is not known it does not: the unit cannot be
+// stopped by hand, so that its stop is the end of the host as good as always, and a drain too many ends with the boot.
+func stays(state string) bool {
+	return slices.Contains([]string{"initializing", "starting", "running", "degraded", "maintenance"}, state)
+}
+
+func (c *shutdownDrain) run(ctx context.Context) error {
+	if state := c.state(ctx); stays(state) {
+		fmt.Fprintf(c.env.stdout, "the system is %s, not stopping: nothing is drained\n", state)
+		return nil
+	}
+	cfg, err := config.Load(config.Options{ConfigPath: c.agent.config, Getenv: c.env.getenv})
+	if err != nil {
+		cfg = config.Default() // what is registered goes, whatever is configured by now
+		cfg.StateDir = unconfiguredStateDir(c.env)
+	}
+	latest := time.Now().Add(cfg.Drain.ShutdownMaxWait)
+	err = c.byAgent(ctx, latest)
+	var done *exitError
+	if err == nil || errors.As(err, &done) || ctx.Err() != nil {
+		return err
+	}
+	fmt.Fprintf(c.env.stderr, "berth: %v; working from the ledger\n", err)
+	return c.byLedger(ctx, cfg, latest)
+}
+
+// byAgent has the running agent drain the host. An *exitError is its last word; any other says that the agent could not
+// be had.
+func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) error {
+	client := c.agent.client(c.env.getenv)
+	defer client.Close()
+	asking, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	before, err := client.Status(asking, server.StatusQuery{})
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	drained, err := client.Drain(asking, server.DrainRequestV1{Host: true, Cause: discovery.CauseShutdown, Reason: "the host shuts down"})
+	if err != nil {
+		return err
+	}
+	d := &departure{name: "the host", host: true, seq: drained.Seq, begun: begun, latest: latest}
+	if wait := drained.Wait(); wait > 0 {
+		d.latest = begun.Add(wait) // it may have been reloaded since the file was changed
+	}
+	d.before(&before)
+	report := newReporter(c.env)
+	following, cancel := context.WithDeadline(ctx, d.latest.Add(answerPatience))
+	defer cancel()
+	if err := (&departures{report: report, all: []*departure{d}}).follow(following, client); err != nil {
+		return err
+	}
+	report.clear()
+	if d.phase == stuckPhase {
+		return exit(exitFailure, errors.New("not deregistered: "+d.sentence()))
+	}
+	fmt.Fprintf(c.env.stdout, "the host is drained: %s\n", plain(d.why))
+	return nil
+}
+
+// byLedger deregisters what the ledger holds, and waits until the load balancers have let go.
+func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest time.Time) error {
+	log, _, err := newLogger(c.env.stderr, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return exit(exitFailure, err)
+	}
+	ledger, err := registrar.OpenLedger(cfg.StateDir, readBootID(), registrar.LedgerOptions{Log: log})
+	if err != nil {
+		// An agent that hangs holds it, or the disk does not let itself be written. What is on it can be read.
+		log.Warn("ledger is only read", zap.Error(err))
+		ledger, err = registrar.PeekLedger(cfg.StateDir)
+	}
+	if err != nil {
+		return exit(exitFailure, err)
+	}
+	removing, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(latest)/removalShare))
+	defer cancel()
+	removed, settle, err := removeAllOf(removing, cfg, ledger, log)
+	if closing := ledger.Close(); closing != nil {
+		log.Warn("ledger is not complete on disk", zap.Error(closing))
+	}
+	fmt.Fprintf(c.env.stdout, "deregistered %d targets\n", removed)
+	if removed > 0 {
+		// Nobody looks at them any more; this is how long load balancers go on sending.
+		select {
+		case <-time.After(min(settle, time.Until(latest))):
+		case <-ctx.Done():
+		}
+	}
+	return exit(exitFailure, err)
+}
+
+// removeAllOf deregisters every target of this host that the ledger holds. It returns how many it could, and how long
+// their load balancers take to settle.
+func removeAllOf(ctx context.Context, cfg *config.Config, ledger *registrar.Ledger, log *zap.Logger) (int, time.Duration, error) {
+	if len(registrar.Stale(ledger.Entries(), anyBoot)) == 0 {
+		return 0, 0, nil
+	}
+	metadata, err := metadataSettings(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	id, err := host.New(log, host.Options{Override: host.Override{InstanceID: cfg.InstanceID, Region: cfg.Region}, AWS: metadata}).Identity(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("learn this host's identity: %w", err)
+	}
+	held := registrar.Stale(ledger.Claim(selfOf(id)), anyBoot)
+	settle := time.Duration(0)
+	for i := range held {
+		settle = max(settle, settlingOf(held[i].Facts.Protocol))
+	}
+	aws, err := loadAWS(ctx, id.Region)
+	if err != nil {
+		return 0, 0, err
+	}
+	removed, err := registrar.RemoveStale(ctx, registrar.NewAPI(aws), ledger, held, registrar.Options{Log: log, WriteTimeout: cfg.AWS.WriteTimeout})
+	return removed, settle, err
+}
