@@ -103,7 +103,12 @@ A container asks for it with a label:  docker run -P -l berth.targets=web my/web
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
-	root.AddCommand(newRunCommand(env), newBootCommand(env), newShutdownDrainCommand(env), newLedgerCommand(env), newPlanCommand(env), newStatusCommand(env), newWaitCommand(env),
-		newStopCommand(env), newDrainCommand(env), newUndrainCommand(env), newReloadCommand(env), newPruneCommand(env), newVersionCommand(env))
+	// Those of the agent, those that look, those that act, and those of the units and of packages.
+	root.AddCommand(
+		newRunCommand(env), newReloadCommand(env),
+		newStatusCommand(env), newExplainCommand(env), newPlanCommand(env), newLedgerCommand(env),
+		newWaitCommand(env), newStopCommand(env), newDrainCommand(env), newUndrainCommand(env), newPruneCommand(env),
+		newBootCommand(env), newShutdownDrainCommand(env), newVersionCommand(env),
+	)
 	return root
 }

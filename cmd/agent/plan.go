@@ -93,39 +93,49 @@ Exit codes: 0; 1 if a group or Docker could not be looked at; 2 if the configura
 
 // plan runs the agent's own parts dry until every group has been looked at.
 func plan(ctx context.Context, cfg *config.Config, env *environment, timeout time.Duration) (*planV1, error) {
+	var p *planV1
+	err := dryly(ctx, cfg, env, timeout, func(_ context.Context, a *agent, s *registrar.Snapshot, complete bool) error {
+		if stream := a.watcher.Stream(); !complete && !stream.Up {
+			return fmt.Errorf("look at Docker: %s", stream.Err)
+		}
+		if !complete && !s.Connected {
+			h := a.hostStatus()
+			return fmt.Errorf("learn this host's identity: %s", h.IdentityErr)
+		}
+		if problem := a.registrar.CredentialsErr(); problem != "" {
+			a.log.Error("no call could be made", zap.String("error", problem))
+		}
+		p = planOf(s, complete)
+		return nil
+	})
+	return p, err
+}
+
+// dryly runs the agent's own parts dry until every group has been looked at, or timeout is over, and then has use look at
+// them while they still run. complete reports whether every group has been.
+func dryly(ctx context.Context, cfg *config.Config, env *environment, timeout time.Duration, use func(ctx context.Context, a *agent, s *registrar.Snapshot, complete bool) error) error {
 	level := cfg.Log.Level
 	if level == config.Default().Log.Level {
-		level = "error" // the plan says it all
+		level = "error" // what is shown says it all
 	}
 	log, _, err := newLogger(env.stderr, level, cfg.Log.Format)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	a := newAgent(cfg, log, true)
 	if err := a.build(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- a.run(ctx) }()
-	s, complete := a.allTried(ctx)
-	stream := a.watcher.Stream()
+	patient, stop := context.WithTimeout(ctx, timeout)
+	s, complete := a.allTried(patient)
+	stop()
+	used := use(ctx, a, s, complete)
 	cancel()
-	if err := <-ended; err != nil {
-		return nil, err
-	}
-	if !complete && !stream.Up {
-		return nil, fmt.Errorf("look at Docker: %s", stream.Err)
-	}
-	if !complete && !s.Connected {
-		h := a.hostStatus()
-		return nil, fmt.Errorf("learn this host's identity: %s", h.IdentityErr)
-	}
-	if problem := a.registrar.CredentialsErr(); problem != "" {
-		log.Error("no call could be made", zap.String("error", problem))
-	}
-	return planOf(s, complete), nil
+	return errors.Join(<-ended, used)
 }
 
 // allTried waits until every group of the configuration has been looked at, well or not.

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+	"berth/pkg/server"
+)
+
+// explainCommand is `berth explain`.
+type explainCommand struct {
+	env     *environment
+	asJSON  bool
+	timeout time.Duration
+}
+
+func newExplainCommand(env *environment) *cobra.Command {
+	c := &explainCommand{env: env}
+	cmd := &cobra.Command{
+		Use:   "explain CONTAINER",
+		Short: "Say step by step what becomes of a container, and why",
+		Long: `Goes the way of the decision: what Docker says of the container, which target groups ask for it and why the others do
+not, for each port and group what stands against it, how the target group does, and what the load balancer says. Where
+something can be changed it says what.
+
+It asks the running agent. Without one it runs the agent's own parts, changing nothing, and needs what the agent needs:
+the configuration, Docker's socket, the state directory and AWS credentials.
+
+Exit codes: 0; 1 there is no such container, or nothing could be found out; 2 bad usage or configuration.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeContainers(env),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return coded(c.run(cmd, args[0]))
+		},
+	}
+	addConfigFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print JSON (docs/http.md describes it)")
+	cmd.Flags().DurationVar(&c.timeout, "timeout", 30*time.Second, "without an agent: how long to wait for Docker and AWS")
+	return cmd
+}
+
+func (c *explainCommand) run(cmd *cobra.Command, ref string) error {
+	v, err := c.ask(cmd, ref)
+	if errors.Is(err, server.ErrNotRunning) || errors.Is(err, server.ErrSocketDenied) {
+		v, err = c.alone(cmd, ref, err)
+	}
+	if err != nil {
+		return err
+	}
+	if c.asJSON {
+		enc := json.NewEncoder(c.env.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	return printExplained(c.env.stdout, displayOf(c.env.stdout, c.env.getenv), &v)
+}
+
+// ask asks the running agent.
+func (c *explainCommand) ask(cmd *cobra.Command, ref string) (server.ExplainedV1, error) {
+	var flags agentFlags
+	for name, to := range map[string]*string{"config": &flags.config, "control-socket": &flags.socket, "status-listen": &flags.statusListen} {
+		var err error
+		if *to, err = cmd.Flags().GetString(name); err != nil {
+			return server.ExplainedV1{}, fmt.Errorf("read --%s: %w", name, err)
+		}
+	}
+	client := flags.client(c.env.getenv)
+	defer client.Close()
+	v, err := client.Explain(cmd.Context(), ref)
+	if err != nil {
+		return v, aboutContainer(ref, err)
+	}
+	return v, nil
+}
+
+// alone runs the agent's own parts dry: noAgent says why there is nobody to ask.
+func (c *explainCommand) alone(cmd *cobra.Command, ref string, noAgent error) (server.ExplainedV1, error) {
+	var v server.ExplainedV1
+	cfg, err := loadConfig(cmd.Flags(), c.env)
+	if err != nil {
+		return v, exit(exitUsage, fmt.Errorf("%w\n%w", noAgent, err))
+	}
+	fmt.Fprintf(c.env.stderr, "berth: %v; looking without it\n", noAgent)
+	err = dryly(cmd.Context(), cfg, c.env, c.timeout, func(ctx context.Context, a *agent, _ *registrar.Snapshot, _ bool) error {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		run, _, err := a.watcher.Look(ctx, ref)
+		warning := ""
+		if errors.Is(err, discovery.ErrNotAnswered) && run.ID != "" {
+			warning, err = "Docker does not answer", nil
+		}
+		if err != nil {
+			return err
+		}
+		v = a.explain(ctx, run, warning)
+		return nil
+	})
+	return v, err
+}
+
+// marks are what an outcome looks like.
+var marks = map[string]string{server.StepOK: "ok  ", server.StepWait: "wait", server.StepStop: "stop"}
+
+// printExplained writes the steps for people, and under those that lead no further what to change.
+func printExplained(w io.Writer, show display, v *server.ExplainedV1) error {
+	t := &table{w: w, show: show}
+	t.printf("%s (%s)\n", plain(v.Run.String()), v.Run.Short())
+	for _, s := range v.Steps {
+		where := s.About
+		if s.Group != "" {
+			where += " " + s.Group
+			if s.ContainerPort.Port != 0 {
+				where += ":" + s.ContainerPort.String()
+			}
+		}
+		state := map[string]string{server.StepOK: string(server.Healthy), server.StepWait: string(server.Initial), server.StepStop: string(server.Refused)}[s.Outcome]
+		t.printf("[%s] ", t.paint(state, marks[s.Outcome]))
+		t.hanging(plain(where+": "+s.Why), "       ")
+		if s.Change != "" {
+			t.printf("       ")
+			t.hanging("→ "+plain(s.Change), "         ")
+		}
+	}
+	return t.err
+}
+
+// hanging writes text whose first line has begun already at the width of the indentation of the others.
+func (t *table) hanging(text, indent string) {
+	width := 0
+	if t.show.width > 0 {
+		width = max(minWhy, t.show.width-len(indent))
+	}
+	for i, line := range wrap(text, width) {
+		if i > 0 {
+			t.printf("%s", indent)
+		}
+		t.printf("%s\n", line)
+	}
+}
