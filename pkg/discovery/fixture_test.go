@@ -65,7 +65,7 @@ func watch(t *testing.T, engine *enginetest.Engine, store *memoryStore, opts dis
 		}
 	})
 	t.Cleanup(h.stop)
-	synctest.Wait()
+	h.settle(150 * time.Millisecond) // a new stream may tell the past first
 	return h
 }
 

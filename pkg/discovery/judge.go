@@ -54,6 +54,9 @@ func explainDrain(d *Drain) verdict {
 	if d.By != "" {
 		by = " by " + d.By
 	}
+	if d.Reason != "" {
+		by += ": " + quote(d.Reason)
+	}
 	switch {
 	case d.Cause == CauseStopSignal:
 		return verdict{verdict: Leaving, why: "it was told to stop" + by, since: d.Since}

@@ -7,8 +7,7 @@ import (
 	"berth/pkg/target"
 )
 
-// startSlack is how long after StartedAt a start event may still announce the same run. A later one proves that the run
-// in memory is over, though nobody heard it die.
+// startSlack is how long after StartedAt a start event may still announce the same run.
 const startSlack = 30 * time.Second
 
 // life is what the watcher remembers of one container: the facts of the last inspection, and what was heard since. It
@@ -34,10 +33,11 @@ type life struct {
 	crashes      int
 	wasHealthy   bool
 	admitted     map[string]bool
-	signals      []heardSignal // not settled yet: StopSignal or run unknown
+	signals      []heardSignal // since the last inspection: which run they are of, and what they mean, it will say
 	inspection   inspection
 }
 
+// heardSignal is the latest signal of one kind.
 type heardSignal struct {
 	number int
 	at     time.Time
@@ -145,9 +145,8 @@ func (l *life) hear(e Event, c circumstances) heard {
 }
 
 func (l *life) hearStart(e Event, c circumstances) heard {
-	if e.Time.After(l.startedAt) {
-		l.startedAt = e.Time
-	}
+	before := l.startedAt
+	l.startedAt = maxTime(l.startedAt, e.Time)
 	l.signals = signalsAfter(l.signals, e.Time)
 	over := false
 	switch {
@@ -155,7 +154,9 @@ func (l *life) hearStart(e Event, c circumstances) heard {
 		// What was registered before the watcher began may be of this very run: only a later start says otherwise.
 		over = e.Time.After(c.born)
 	case !l.ended:
-		over = e.Time.Sub(l.facts.StartedAt) > startSlack
+		// The run in memory has announced its start before, or cannot be announced so late: this is another one's.
+		announced := !before.IsZero() && !before.Before(l.facts.StartedAt)
+		over = announced && e.Time.After(before) || e.Time.Sub(l.facts.StartedAt) > startSlack
 	}
 	if over {
 		l.ended = true
@@ -172,16 +173,30 @@ func (l *life) hearKill(e Event, c circumstances) heard {
 	if l.facts != nil && c.now.Sub(e.Time) >= c.timing.survivor(l.facts) {
 		return heard{} // whoever lives on after so long is a survivor
 	}
-	if !l.running() {
-		if len(l.signals) < 16 { // a container that is flooded with signals before it was inspected once
-			l.signals = append(l.signals, heardSignal{n, e.Time})
-		}
-		return heard{changed: l.facts == nil, newer: stops(n, "")}
+	if l.facts != nil && !stops(n, l.facts.StopSignal) {
+		return heard{}
 	}
-	if e.Time.Before(l.facts.StartedAt) || !stops(n, l.facts.StopSignal) {
+	// It is kept until the next inspection, also when it is taken for the run in memory: a later run may have begun
+	// without our knowing, and then it is that one's.
+	l.signal(n, e.Time)
+	switch {
+	case !l.running():
+		return heard{changed: l.facts == nil, newer: stops(n, "")}
+	case e.Time.Before(l.facts.StartedAt):
 		return heard{}
 	}
 	return heard{changed: true, newer: true, stopAt: e.Time}
+}
+
+// signal keeps the latest of each kind: at most 64, however many a container gets.
+func (l *life) signal(n int, at time.Time) {
+	for i := range l.signals {
+		if l.signals[i].number == n {
+			l.signals[i].at = maxTime(l.signals[i].at, at)
+			return
+		}
+	}
+	l.signals = append(l.signals, heardSignal{n, at})
 }
 
 // count counts a death that nobody asked for, and forgets earlier ones after a long run or a death that was asked for.

@@ -30,7 +30,8 @@ type state struct {
 	generation uint64
 	instance   string
 	stream     Stream
-	connected  bool // the stream has been open before
+	connected  bool      // the stream has been open before
+	pastUntil  time.Time // the stream still tells what happened before it was opened
 
 	changed  bool
 	next     time.Time // when the last resolution changes by itself
@@ -101,9 +102,9 @@ func (s *state) drainEvents() {
 
 // offerJob returns the next inspection and the channel to offer it on, which is nil where there is nothing to offer.
 // While the stream is down nobody is asked: a connection would wake an engine that the operator stopped, and the list
-// that follows the next stream asks for everything.
+// that follows the next stream asks for everything. Nor while a new stream tells the past: what it says counts first.
 func (s *state) offerJob() (chan<- job, job) {
-	if !s.stream.Up {
+	if !s.stream.Up || s.now().Before(s.pastUntil) {
 		return nil, job{}
 	}
 	j, ok := s.nextJob()
@@ -114,10 +115,11 @@ func (s *state) offerJob() (chan<- job, job) {
 }
 
 func (s *state) offerList() (chan<- listJob, listJob) {
-	if !s.stream.Up || !s.list.owed || s.list.inFlight || s.now().Before(s.list.notNow) {
+	now := s.now()
+	if !s.stream.Up || !s.list.owed || s.list.inFlight || now.Before(s.list.notNow) || now.Before(s.pastUntil) {
 		return nil, listJob{}
 	}
-	return s.w.listJobs, listJob{began: s.now(), all: s.list.all}
+	return s.w.listJobs, listJob{began: now, all: s.list.all}
 }
 
 // step does what the time asks for, publishes, and answers those who waited for that.
@@ -177,6 +179,7 @@ func (s *state) wakeAt() time.Time {
 		}
 	}
 	sooner(s.next)
+	sooner(s.pastUntil)
 	if s.last == nil && !s.list.doneAt.IsZero() {
 		sooner(s.list.doneAt.Add(s.w.opts.Settle))
 	}
@@ -214,6 +217,7 @@ func (s *state) streamed(e streamEvent) {
 			Engine: e.info.Name + " " + e.info.Version, APIVersion: e.info.APIVersion,
 		}
 		s.suspect = suspicion{}
+		s.pastUntil = s.stream.Since.Add(s.w.opts.Replay)
 		s.list.tries, s.list.notNow = 0, time.Time{}
 		s.oweList(true)
 		s.streamChanged()
@@ -248,6 +252,12 @@ func (s *state) streamChanged() {
 func (s *state) hear(e Event) {
 	if e.Container == "" || s.seen.add(e) {
 		return
+	}
+	if now := s.now(); now.Before(s.pastUntil) && e.Time.Before(s.stream.Since) {
+		s.pastUntil = now.Add(s.w.opts.Replay)
+		if most := s.stream.Since.Add(20 * s.w.opts.Replay); s.pastUntil.After(most) {
+			s.pastUntil = most
+		}
 	}
 	s.w.metrics.heard(e.Action)
 	s.w.metrics.lastEvent.SetToCurrentTime()

@@ -223,7 +223,7 @@ func (m *model) ending(a action, id string) {
 	synctest.Wait()
 	m.end(id)
 	if a.wait > time.Millisecond {
-		m.engine.Signal(id, 3)
+		m.engine.Signal(id, 15)
 	} else {
 		m.engine.Die(id, 0)
 	}

@@ -57,6 +57,10 @@ type Options struct {
 	// Resync is the mean time between full lists. A list costs Docker 0.08 ms a container, and finds what a silent
 	// stream has swallowed. Every tenth inspects every running container. Default 1 min.
 	Resync time.Duration
+	// Replay is how long a new stream has to bring nothing of the past before containers are listed and inspected: the
+	// signal that a container got while nobody listened must be known before the container is. Docker tells the past
+	// at once. At most 20 times as long is waited. Default 100 ms.
+	Replay time.Duration
 	// PingInterval is how long the stream may be silent before the engine is pinged, PingTimeout how long that may take;
 	// two failures in a row end the stream. Defaults 15 s and 5 s.
 	PingInterval, PingTimeout time.Duration
@@ -82,7 +86,7 @@ func (o Options) withDefaults() Options {
 	o.Workers = max(2, cmp.Or(o.Workers, 8))
 	for field, value := range map[*time.Duration]time.Duration{
 		&o.InspectTimeout: 10 * time.Second, &o.ListTimeout: 15 * time.Second, &o.Settle: 5 * time.Second,
-		&o.Resync: time.Minute, &o.PingInterval: 15 * time.Second, &o.PingTimeout: 5 * time.Second,
+		&o.Resync: time.Minute, &o.Replay: 100 * time.Millisecond, &o.PingInterval: 15 * time.Second, &o.PingTimeout: 5 * time.Second,
 		&o.ConnectTimeout: 10 * time.Second, &o.ReconnectMin: 500 * time.Millisecond, &o.ReconnectMax: 30 * time.Second,
 		&o.SilenceGrace: 5 * time.Second, &o.ReopenEvery: 5 * time.Minute, &o.SaveTimeout: time.Second,
 	} {

@@ -72,7 +72,7 @@ type Counts struct {
 func New() *Engine {
 	return &Engine{
 		containers: make(map[string]*container), streams: make(map[*stream]struct{}), up: true, network: "bridge0",
-		faults: faults{inspectErr: make(map[string]error), hung: make(map[string]chan struct{})},
+		faults: faults{inspectErr: make(map[string]error), hung: make(map[string]chan struct{}), pass: make(map[string]int)},
 		counts: Counts{Inspections: make(map[string]int)},
 	}
 }
@@ -403,6 +403,10 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (discovery.Facts, erro
 	}
 	e.counts.Inspections[id]++
 	hung := e.faults.hung[id]
+	if e.faults.pass[id] > 0 {
+		e.faults.pass[id]--
+		hung = nil
+	}
 	err := errors.Join(e.downErr(), e.faults.inspectErr[id], e.faults.inspectErr[""])
 	e.mu.Unlock()
 	if hangErr := wait(ctx, hung); hangErr != nil {

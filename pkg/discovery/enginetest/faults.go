@@ -21,6 +21,7 @@ type faults struct {
 	listErr    error
 	pingErr    error
 	hung       map[string]chan struct{}
+	pass       map[string]int // how many inspections are let through though they should hang
 	tamper     func(discovery.Event) []discovery.Event
 }
 
@@ -57,6 +58,23 @@ func (e *Engine) FailPing(err error) {
 // HangInspect has inspections of a container hang until release is called; they answer what was true before.
 func (e *Engine) HangInspect(id string) (release func()) { return e.hang(id) }
 
+// HangInspectAfter is HangInspect for all but the next n inspections.
+func (e *Engine) HangInspectAfter(id string, n int) (release func()) {
+	release = e.hang(id)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.faults.pass[id] = n
+	return release
+}
+
+// Unhang lets the inspections of a container that come from now on answer at once, while those that hang go on hanging
+// until they are released.
+func (e *Engine) Unhang(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.faults.pass[id] = 1 << 30
+}
+
 // HangList has lists hang until release is called.
 func (e *Engine) HangList() (release func()) { return e.hang(listKey) }
 
@@ -68,6 +86,7 @@ func (e *Engine) hang(key string) func() {
 	defer e.mu.Unlock()
 	ch := make(chan struct{})
 	e.faults.hung[key] = ch
+	delete(e.faults.pass, key)
 	return func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
