@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,6 +15,11 @@ func (l *loader) crossCheck() {
 	}
 	if c.ControlSocket == c.Docker.Socket {
 		l.mustDiffer("control_socket", "docker.socket")
+	}
+	if c.Lifecycle.LaunchHook != "" && len(c.Groups) > 0 && !slices.ContainsFunc(c.Groups, func(g Group) bool { return g.Required }) {
+		at := c.origins["lifecycle.launch_hook"]
+		l.value(at, fileKey(at, "lifecycle.launch_hook"), c.Lifecycle.LaunchHook,
+			"needs at least one target group with required: true, to know when the host may come into service")
 	}
 	ownership := map[string]Group{}
 	for _, g := range c.Groups {

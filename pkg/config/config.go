@@ -40,6 +40,7 @@ type Config struct {
 	Docker     Docker
 	Log        Log
 	Drain      Drain
+	Lifecycle  Lifecycle
 	AWS        AWS
 
 	// Files are the paths that were read, in order; empty when flags alone named the groups.
@@ -71,6 +72,24 @@ type Drain struct {
 	ShutdownMaxWait time.Duration
 	// StopSurvivorAfter is how long after its stop signal a container that still runs is served again.
 	StopSurvivorAfter time.Duration
+	// OnRebalance drains the host when EC2 recommends to rebalance: advice that is often wrong, and then costs capacity.
+	OnRebalance bool
+}
+
+// Auto has a name of Lifecycle found out.
+const Auto = "auto"
+
+// Lifecycle is what the host tells its autoscaling group.
+type Lifecycle struct {
+	// Group is the autoscaling group's name; Auto: what the instance's tags or Auto Scaling itself say.
+	Group string
+	// TerminateHook is the lifecycle hook that holds the instance's termination; Auto: every one of the group for that;
+	// empty: none.
+	TerminateHook string
+	// LaunchHook is the one that holds its coming into service, likewise.
+	LaunchHook string
+	// Heartbeat is how often the terminate hook is kept waiting while the host drains: less than the hook's own timeout.
+	Heartbeat time.Duration
 }
 
 // AWS is how Elastic Load Balancing is called.
@@ -120,6 +139,8 @@ type Group struct {
 	Ownership               Ownership
 	// Labels lets container labels name the group; false: only Containers decides.
 	Labels bool
+	// Required has the launch hook wait for a healthy target of this host in the group.
+	Required bool
 	// Source is the place that names the group: "/etc/berth/berth.yaml:12", or the flag or variable.
 	Source string
 }
@@ -147,7 +168,8 @@ func Default() *Config {
 			ShutdownMaxWait:   60 * time.Second,
 			StopSurvivorAfter: 10 * time.Minute,
 		},
-		AWS: AWS{WriteTimeout: 3 * time.Second, ReadTimeout: 5 * time.Second},
+		Lifecycle: Lifecycle{Group: Auto, Heartbeat: 20 * time.Second},
+		AWS:       AWS{WriteTimeout: 3 * time.Second, ReadTimeout: 5 * time.Second},
 	}
 }
 

@@ -43,6 +43,9 @@ var groupFields = map[string]groupField{
 	"labels": func(l *loader, g *Group, key string, at origin, n *node) {
 		l.scalar(boolean{&g.Labels}, key, at, n)
 	},
+	"required": func(l *loader, g *Group, key string, at origin, n *node) {
+		l.scalar(boolean{&g.Required}, key, at, n)
+	},
 }
 
 // containerFields are the keys of a rule.

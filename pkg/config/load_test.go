@@ -61,6 +61,8 @@ drain:
   max_wait: 90s
   shutdown_max_wait: 50s
   stop_survivor_after: 11m
+  on_rebalance: true
+lifecycle: {group: web-asg, terminate_hook: going, launch_hook: auto, heartbeat: 15s}
 aws:
   peers: 500
   write_timeout: 2s
@@ -77,6 +79,7 @@ target_groups:
     deregister_when_unhealthy: true
     ownership: instance
     labels: false
+    required: true
 `,
 		"conf.d/20-dns.yaml": "target_groups:\n  dns:\n    name: dns-prod\n    container_port: 53/udp\n",
 		"conf.d/10-api.yaml": "target_groups:\n\n  api:\n",
@@ -100,15 +103,16 @@ target_groups:
 					Image:  "registry.example.com/web:*", Name: "web-*",
 				},
 				ContainerPort: target.PortProto{Port: 8080, Protocol: target.TCP}, RegisterWhen: WhenHealthy,
-				DeregisterWhenUnhealthy: true, Ownership: OwnInstance, Labels: false, Source: main + ":21",
+				DeregisterWhenUnhealthy: true, Ownership: OwnInstance, Labels: false, Required: true, Source: main + ":23",
 			},
 		},
 		Listen: "127.0.0.1:1", StatusListen: "[::1]:2", ControlSocket: "/tmp/b.sock", StateDir: "/tmp/state",
 		InstanceID: "i-0123456789abcdef0", Region: "eu-central-1",
 		Docker: Docker{Socket: "/tmp/docker.sock"}, Log: Log{Level: "debug", Format: "json"},
-		Drain: Drain{MaxWait: 90 * time.Second, ShutdownMaxWait: 50 * time.Second, StopSurvivorAfter: 11 * time.Minute},
-		AWS:   AWS{Peers: 500, WriteTimeout: 2 * time.Second, ReadTimeout: 4 * time.Second},
-		Files: []string{main, api, dns},
+		Drain:     Drain{MaxWait: 90 * time.Second, ShutdownMaxWait: 50 * time.Second, StopSurvivorAfter: 11 * time.Minute, OnRebalance: true},
+		Lifecycle: Lifecycle{Group: "web-asg", TerminateHook: "going", LaunchHook: Auto, Heartbeat: 15 * time.Second},
+		AWS:       AWS{Peers: 500, WriteTimeout: 2 * time.Second, ReadTimeout: 4 * time.Second},
+		Files:     []string{main, api, dns},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -74,6 +74,11 @@ var settings = []setting{
 	{"drain.max_wait", "", "longest wait of a drain for its targets to be gone", true, func(c *Config) value { return duration{&c.Drain.MaxWait, 0, 2 * time.Hour} }},
 	{"drain.shutdown_max_wait", "", "the same while the host shuts down", true, func(c *Config) value { return duration{&c.Drain.ShutdownMaxWait, 0, 15 * time.Minute} }},
 	{"drain.stop_survivor_after", "", "when a container that outlives its stop signal is served again", false, func(c *Config) value { return duration{&c.Drain.StopSurvivorAfter, 10 * time.Second, 24 * time.Hour} }},
+	{"drain.on_rebalance", "", "drain the host when EC2 recommends to rebalance a spot instance", true, func(c *Config) value { return boolean{&c.Drain.OnRebalance} }},
+	{"lifecycle.group", "", "name of the autoscaling group, or auto", false, func(c *Config) value { return text{&c.Lifecycle.Group, checkLifecycleName} }},
+	{"lifecycle.terminate_hook", "", "lifecycle hook to complete when the host's targets are gone, or auto", false, func(c *Config) value { return text{&c.Lifecycle.TerminateHook, checkLifecycleName} }},
+	{"lifecycle.launch_hook", "", "lifecycle hook to complete when the required groups have a healthy target, or auto", false, func(c *Config) value { return text{&c.Lifecycle.LaunchHook, checkLifecycleName} }},
+	{"lifecycle.heartbeat", "", "how often the terminate hook is kept waiting", false, func(c *Config) value { return duration{&c.Lifecycle.Heartbeat, time.Second, time.Hour} }},
 	{"aws.peers", "", "hosts that share the account's request limits; 0: learned", false, func(c *Config) value { return integer{&c.AWS.Peers, 0, 1_000_000} }},
 	{"aws.write_timeout", "", "deadline of one registration or deregistration", false, func(c *Config) value { return duration{&c.AWS.WriteTimeout, 500 * time.Millisecond, 25 * time.Second} }},
 	{"aws.read_timeout", "", "deadline of one description", false, func(c *Config) value { return duration{&c.AWS.ReadTimeout, 500 * time.Millisecond, time.Minute} }},
@@ -227,6 +232,14 @@ var instanceIDPattern = regexp.MustCompile(`^i-([0-9a-f]{8}|[0-9a-f]{17})$`)
 func checkInstanceID(s string) error {
 	if !instanceIDPattern.MatchString(s) {
 		return errors.New(`must be the id of an EC2 instance, like "i-0123456789abcdef0"`)
+	}
+	return nil
+}
+
+// checkLifecycleName takes what Auto Scaling takes for a group's or a hook's name, and "auto".
+func checkLifecycleName(s string) error {
+	if len(s) > 255 || s != strings.TrimSpace(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == ':' }) {
+		return errors.New("must be auto, or a name of at most 255 characters without colons")
 	}
 	return nil
 }
