@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -257,7 +258,7 @@ func TestBalancer_errors(t *testing.T) {
 			rules = append(rules, Rule{Priority: len(rules) + 1, Conditions: Conditions{PathPattern: []string{"/" + name}}, Action: ForwardTo(name)})
 		}
 		addGroup(t, s, Group{Name: "empty", Detached: true})
-		addBalancer(t, s, LoadBalancer{Name: "lb", IdleTimeout: 100 * time.Millisecond, Listeners: []Listener{{Address: "127.0.0.1:0", Rules: rules, Default: ForwardTo("empty")}}})
+		addBalancer(t, s, LoadBalancer{Name: "lb", IdleTimeout: 2 * time.Second, Listeners: []Listener{{Address: "127.0.0.1:0", Rules: rules, Default: ForwardTo("empty")}}})
 	})
 	c := newTransport(t)
 	for path, want := range map[string]int{"/refused": 502, "/malformed": 502, "/closed": 502, "/slow": 504, "/": 503} {
@@ -330,35 +331,44 @@ func TestBalancer_draining(t *testing.T) {
 	}
 }
 
-// A target that is registered again keeps what was in flight on it.
-func TestBalancer_revivedKeepsFlows(t *testing.T) {
-	started, release := make(chan struct{}), make(chan struct{})
-	var one target.Target
-	s, srv := balancedSim(t, Config{}, func(s *Sim) {
-		addGroup(t, s, Group{Name: "web", DeregistrationDelay: 50 * time.Millisecond})
-		one = backend(t, func(w http.ResponseWriter, _ *http.Request) {
-			close(started)
-			<-release
-			_, _ = io.WriteString(w, "done")
+// A target that is registered again keeps what was in flight on it; otherwise it ends with the delay, where the load
+// balancer does that.
+func TestFlows_end(t *testing.T) {
+	for name, test := range map[string]struct {
+		protocol string
+		revive   bool
+		ends     bool
+	}{
+		"application": {"HTTP", false, true}, "revived": {"HTTP", true, false}, "network": {"TCP", false, false}, "datagrams": {"UDP", false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := New(Config{})
+				arn := addGroup(t, s, Group{Name: "web", Protocol: test.protocol, DeregistrationDelay: time.Minute})
+				mustRegister(t, s, arn, on(1)...)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				f := s.begin(&rule{groups: []weightedGroup{{s.groups[arn], 1}}}, cancel)
+				if err := s.Deregister(arn, on(1)...); err != nil {
+					t.Fatal(err)
+				}
+				if test.revive {
+					mustRegister(t, s, arn, on(1)...)
+				}
+				time.Sleep(time.Minute - time.Nanosecond)
+				if ctx.Err() != nil {
+					t.Error("ended before the delay was over")
+				}
+				time.Sleep(time.Hour)
+				if got := errors.Is(context.Cause(ctx), errDrained); got != test.ends {
+					t.Errorf("after the delay: ended %v; want %v", got, test.ends)
+				}
+				s.done(f, 200)
+				if got := s.Stats()[0]; got.InFlight != 0 || got.Requests != 1 {
+					t.Errorf("stats: got %+v", got)
+				}
+			})
 		})
-		mustRegister(t, s, "web", one)
-		if err := s.Forward("lb", "web", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-	})
-	var body string
-	var inFlight sync.WaitGroup
-	inFlight.Go(func() { _, body = get(t, newTransport(t), srv.ListenerAddr("web"), "/") })
-	<-started
-	if err := s.Deregister("web", one); err != nil {
-		t.Fatal(err)
-	}
-	mustRegister(t, s, "web", one)
-	time.Sleep(100 * time.Millisecond) // past the delay that no longer counts
-	close(release)
-	inFlight.Wait()
-	if body != "done" {
-		t.Errorf("got %q; want the request to end well", body)
 	}
 }
 

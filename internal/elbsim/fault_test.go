@@ -286,7 +286,11 @@ func TestFaults_sockets(t *testing.T) {
 		{Fault{Kind: FaultLost}, isDeadline, true},
 	} {
 		id := addFault(t, s, test.fault)
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		patience := 30 * time.Second
+		if test.fault.Kind == FaultHang || test.fault.Kind == FaultLost && !test.fault.Reset {
+			patience = time.Second
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		err := tryRegister(ctx, c, arn, on(1)...)
 		cancel()
 		if !test.check(err) {

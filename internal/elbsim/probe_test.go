@@ -70,7 +70,7 @@ func TestProbe_real(t *testing.T) {
 	})
 	s, srv := balancedSim(t, Config{Probe: NetProbe}, func(s *Sim) {
 		addGroup(t, s, Group{
-			Name: "web", DeregistrationDelay: 300 * time.Millisecond,
+			Name: "web", DeregistrationDelay: 3 * time.Second,
 			HealthCheck: HealthCheck{Path: "/healthz", Interval: 20 * time.Millisecond, Healthy: 2},
 		})
 		if err := s.Forward("lb", "web", "127.0.0.1:0"); err != nil {

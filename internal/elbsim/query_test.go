@@ -62,6 +62,7 @@ func TestQuery_badInput(t *testing.T) {
 		"member in words":        {"Action=RegisterTargets&Targets.member.one.Id=i-1" + v + arn, "ValidationError", "is not a member of a list"},
 		"huge member":            {"Action=RegisterTargets&Targets.member.99999999999999999999.Id=i-1" + v + arn, "ValidationError", "is not a member of a list"},
 		"too large":              {"Action=RegisterTargets" + v + arn + "&X=" + strings.Repeat("x", maxBody), "ValidationError", "too large"},
+		"much too large":         {"Action=RegisterTargets" + v + arn + "&X=" + strings.Repeat("x", 16*maxBody), "ValidationError", "too large"},
 		"text in XML":            {"Action=" + url.QueryEscape("<&>\x00\"") + v, "InvalidAction", "<&>"},
 		"attribute without key":  {"Action=ModifyTargetGroupAttributes&Attributes.member.1.Value=1" + v + arn, "ValidationError", "Value null at 'key'"},
 		"no attributes":          {"Action=ModifyTargetGroupAttributes" + v + arn, "ValidationError", "Value null at 'attributes'"},

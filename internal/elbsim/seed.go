@@ -32,12 +32,13 @@ func (s *Sim) AddInstance(i Instance) error {
 	now := s.lock()
 	defer s.mu.Unlock()
 	if old := s.instances[i.ID]; old != nil {
+		before := old.spec.State
 		delete(s.byIP, old.spec.PrivateIP)
 		old.spec, old.metadata = s.instanceDefaults(i), nil
 		if old.spec.PrivateIP != "" {
 			s.byIP[old.spec.PrivateIP] = old
 		}
-		s.instanceChanged(old, now)
+		s.instanceChanged(old, before, now)
 		return nil
 	}
 	s.addInstance(i)
@@ -83,8 +84,9 @@ func (s *Sim) SetInstanceState(id, state string) error {
 	if inst == nil {
 		return fmt.Errorf("set state of instance %s: %w", id, ErrUnknown)
 	}
+	before := inst.spec.State
 	inst.spec.State = state
-	s.instanceChanged(inst, now)
+	s.instanceChanged(inst, before, now)
 	return nil
 }
 

@@ -168,7 +168,10 @@ func (s *Sim) restartAll(g *group, now time.Time) {
 }
 
 // instanceChanged carries an instance's new state into its targets.
-func (s *Sim) instanceChanged(inst *instance, now time.Time) {
+func (s *Sim) instanceChanged(inst *instance, before string, now time.Time) {
+	if inst.spec.State == before {
+		return
+	}
 	for e := range inst.entries {
 		s.advance(e, now)
 		switch {
@@ -295,9 +298,9 @@ func (s *Sim) healthAt(e *entry, at, now time.Time) Health {
 	return Health{}
 }
 
-// forget drops the entries of a group whose time is over, and what its targets' logs no longer need.
+// forget drops the entries of a group whose time is over. Flows that are still in progress hold on to their own.
 func (s *Sim) forget(g *group, now time.Time) {
-	for len(g.leaving) > 0 && !g.leaving[0].purge.After(now) && len(g.leaving[0].flows) == 0 {
+	for len(g.leaving) > 0 && !g.leaving[0].purge.After(now) {
 		e := heap.Pop(&g.leaving).(*entry)
 		delete(g.entries, e.Target)
 		if e.inst != nil {

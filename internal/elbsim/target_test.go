@@ -189,7 +189,24 @@ func TestTargets_instanceStates(t *testing.T) {
 			}
 		}
 		wantCode(t, tryRegister(t.Context(), c, arn, on(3)...), "InvalidTarget")
-		if s.SetInstanceState(testInstance, "sleeping") == nil || s.SetInstanceState(otherInstance, "running") == nil {
+
+		// What is known of an instance can change without disturbing its targets.
+		other := target.Target{ID: otherInstance, Port: 1}
+		for _, address := range []string{"10.0.0.11", "10.0.0.12"} {
+			if err := s.AddInstance(Instance{ID: otherInstance, PrivateIP: address}); err != nil {
+				t.Fatal(err)
+			}
+			register(t, c, arn, other)
+			time.Sleep(time.Minute)
+			if got := described(t, c, arn)[other]; got != "healthy" {
+				t.Errorf("with address %s: got %s", address, got)
+			}
+		}
+		since := s.Targets(arn)[len(s.Targets(arn))-1].Since
+		if since.After(time.Now().Add(-time.Minute)) {
+			t.Errorf("healthy since %v: the new address began it anew", since)
+		}
+		if s.SetInstanceState(testInstance, "sleeping") == nil || s.SetInstanceState("i-00000000000000000", "running") == nil {
 			t.Error("an unknown state, or an unknown instance, was accepted")
 		}
 	})

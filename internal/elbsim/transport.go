@@ -158,6 +158,8 @@ func readBody(r *http.Request) (string, error) {
 		return r.URL.RawQuery, nil
 	}
 	if len(raw) > maxBody {
+		// A client that is still sending would not see the reply.
+		_, _ = io.CopyN(io.Discard, r.Body, 64<<20)
 		return string(raw), errTooLarge
 	}
 	return string(raw), nil
