@@ -86,7 +86,7 @@ func (s *state) stopSignal(l *life, at time.Time) {
 	switch {
 	case !ok || !old.StartedAt.Equal(d.StartedAt):
 		s.w.metrics.stopSignals.Inc()
-		s.w.log.Info("container was told to stop", container(l)...)
+		s.w.log.Info("container was told to stop", about(l)...)
 	case !at.After(old.Since):
 		return
 	}
@@ -158,7 +158,7 @@ func (s *state) endSurvived(l *life, began time.Time) {
 		return
 	}
 	s.w.metrics.survivors.Inc()
-	s.w.log.Warn("container has outlived its stop signal and is wanted again", append(container(l), zap.Time("signalled_at", d.Since))...)
+	s.w.log.Warn("container has outlived its stop signal and is wanted again", append(about(l), zap.Time("signalled_at", d.Since))...)
 	s.dropDrainsOf(func(o Drain) bool { return o.ID == d.ID })
 }
 

@@ -175,7 +175,7 @@ func (s *state) answered(a answer) {
 // accept takes in facts.
 func (s *state) accept(l *life, a answer) {
 	if l.inspection.tries > 0 {
-		s.w.log.Info("inspection answered again", container(l)...)
+		s.w.log.Info("inspection answered again", about(l)...)
 	}
 	version, lookers := l.inspection.version, l.inspection.lookers
 	l.inspection = inspection{version: version, lookers: lookers}
@@ -193,7 +193,7 @@ func (s *state) accept(l *life, a answer) {
 func (s *state) inspectFailed(l *life, a answer) {
 	in := &l.inspection
 	if in.tries == 0 {
-		s.w.log.Warn("inspection failed, what is known stays", append(container(l), zap.Error(a.err))...)
+		s.w.log.Warn("inspection failed, what is known stays", append(about(l), zap.Error(a.err))...)
 	}
 	in.tries++
 	if !in.failed {

@@ -365,7 +365,7 @@ func (s *state) admittedBefore(f Facts) map[string]bool {
 	return groups
 }
 
-func container(l *life) []zap.Field {
+func about(l *life) []zap.Field {
 	fields := []zap.Field{container12(l.id)}
 	if l.facts != nil {
 		fields = append(fields, zap.String("container", l.facts.Name))
