@@ -74,8 +74,7 @@ func (r *Rig) Start(t testing.TB, args ...string) *Agent {
 	a := &Agent{output: &output{}, socket: r.Socket(), ended: make(chan struct{})}
 	a.process = exec.Command(path, append(r.Args(), args...)...)
 	a.process.Stdout, a.process.Stderr = a.output, a.output
-	// Nothing of the caller's own environment: keys, proxies, BERTH_ variables.
-	a.process.Env = append(r.Server.Env(), "PATH="+os.Getenv("PATH"), "HOME="+r.dir)
+	a.process.Env = r.Env()
 	a.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := a.process.Start(); err != nil {
 		t.Fatalf("start berth: %v", err)

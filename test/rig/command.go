@@ -3,7 +3,6 @@ package rig
 import (
 	"bytes"
 	"errors"
-	"os"
 	"os/exec"
 	"testing"
 
@@ -30,7 +29,7 @@ func (r *Rig) Berth(t testing.TB, command string, args ...string) (code int, std
 	cmd := exec.CommandContext(ctx, path, append(append([]string{command}, flags...), args...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.Env = append(r.Server.Env(), "PATH="+os.Getenv("PATH"), "HOME="+r.dir)
+	cmd.Env = r.Env()
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

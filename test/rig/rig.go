@@ -40,6 +40,8 @@ type Options struct {
 	Rules map[string]string
 	// Config is more of the configuration, as YAML.
 	Config string
+	// Env are variables of the agent's, after those that lead it to elbsim: "AWS_ACCESS_KEY_ID=" takes its key away.
+	Env []string
 }
 
 // Rig is one rig. Sim and Server are ready; the agent is not started.
@@ -51,6 +53,7 @@ type Rig struct {
 	names  map[string]string // of the groups, by the test's keys
 	dir    string            // configuration, state, control socket
 	config string            // path of the file
+	env    []string          // Options.Env
 }
 
 // Instance is the instance that every rig's host is.
@@ -81,7 +84,7 @@ func New(t testing.TB, o Options) *Rig {
 			t.Errorf("remove the rig's directory: %v", err)
 		}
 	})
-	r := &Rig{Engine: o.Engine, Sim: elbsim.New(o.Sim), names: map[string]string{}, dir: dir, config: filepath.Join(dir, "berth.yaml")}
+	r := &Rig{Engine: o.Engine, Sim: elbsim.New(o.Sim), names: map[string]string{}, dir: dir, config: filepath.Join(dir, "berth.yaml"), env: o.Env}
 	for _, group := range o.Groups {
 		r.addGroup(t, group)
 	}
@@ -167,6 +170,11 @@ func (r *Rig) In(keys ...string) map[string]string {
 		names = append(names, r.Group(key))
 	}
 	return map[string]string{Label: strings.Join(names, ",")}
+}
+
+// Env returns the variables with which a berth of this rig runs, and none of the caller's own: keys, proxies, BERTH_….
+func (r *Rig) Env() []string {
+	return slices.Concat(r.Server.Env(), []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.dir}, r.env)
 }
 
 // TargetsOf returns what should be registered in a group that serves port 8080/tcp of these containers, which run.
