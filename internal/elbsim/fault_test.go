@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/smithy-go"
 	"github.com/google/go-cmp/cmp"
 
@@ -307,5 +309,29 @@ func TestFaults_sockets(t *testing.T) {
 		if diff := cmp.Diff([]target.Target(nil), s.Registered(arn)); diff != "" {
 			t.Fatal(diff)
 		}
+	}
+}
+
+// Codes come with the status that AWS gives them, and as the SDK's types.
+func TestFaults_codes(t *testing.T) {
+	s := New(Config{})
+	c := clientOf(s)
+	arn := addGroup(t, s, Group{Name: "web"})
+	for code, status := range map[string]int{
+		"Throttling": 400, "ThrottlingException": 400, "RequestLimitExceeded": 400, "ExpiredToken": 403, "AccessDenied": 403,
+		"SignatureDoesNotMatch": 403, "InternalFailure": 500, "HealthUnavailable": 500, "ServiceUnavailable": 503, "": 500,
+	} {
+		id := addFault(t, s, Fault{Kind: FaultError, Code: code})
+		err := describeHealth(t.Context(), c, arn)
+		wantCode(t, err, map[bool]string{true: "InternalFailure", false: code}[code == ""])
+		var resp *awshttp.ResponseError
+		if !errors.As(err, &resp) || resp.HTTPStatusCode() != status {
+			t.Errorf("%s: got %v; want status %d", code, err, status)
+		}
+		var unavailable *types.HealthUnavailableException
+		if errors.As(err, &unavailable) != (code == "HealthUnavailable") {
+			t.Errorf("%s: got %T", code, err)
+		}
+		s.RemoveFault(id)
 	}
 }
