@@ -41,6 +41,14 @@ build: ## Build bin/berth and bin/elbsim: static, with the version in them
 	$(GOBUILD) -o bin/berth ./cmd/agent
 	$(GOBUILD) -o bin/elbsim ./cmd/elbsim
 
+.PHONY: package
+package: ## Build dist/berth_VERSION_ARCH.deb for amd64 and arm64: the same bytes each time
+	@VERSION='$(VERSION)' REVISION='$(REVISION)' DATE='$(DATE)' scripts/package.sh
+
+.PHONY: image
+image: ## Build the image berth:VERSION: the binary and the build machine's CA certificates, nothing else
+	@VERSION='$(VERSION)' REVISION='$(REVISION)' DATE='$(DATE)' $(WITH_ENGINE) scripts/image.sh
+
 .PHONY: clean
 clean: ## Remove what builds and test runs left: bin, dist, test images
 	rm -rf bin dist
@@ -72,11 +80,20 @@ integration: ## Only the tests on a real Docker engine
 	@scripts/need.sh gcc
 	@$(WITH_ENGINE) $(TOOL) gotestsum --format testname -- -race $(TESTFLAGS) ./test/...
 
+.PHONY: model
+model: ## Play MODEL (2000) random lives of containers on an engine and an AWS that misbehave
+	$(GO) test -count=1 -timeout=30m -run '^TestModel$$' ./test/model -rapid.checks=$${MODEL:-2000}
+
 .PHONY: fleet
 fleet: ## Simulate accounts of FLEET hosts (100,1000) in fake time: deploy, cold start, outage, a steady day
 	@for n in $${FLEET:-100 1000}; do \
 	  $(GO) test -count=1 -v -timeout=3h -run TestFleet ./test/fleet -fleet.hosts=$$n -fleet.only= | grep -E 'fleet_test.go|^(FAIL|panic|ok)'; \
 	done
+
+.PHONY: e2e
+e2e: ## The package on a booted Debian with systemd, in a container: install, boot, upgrade, shutdown, purge (root)
+	@scripts/need.sh debootstrap dpkg-deb
+	@BERTH_E2E=1 $(WITH_ENGINE) $(GO) test -count=1 -timeout=15m -v ./test/e2e/...
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (30s)

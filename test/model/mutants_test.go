@@ -1,0 +1,121 @@
+package model
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var mutantChecks = flag.Int("model.mutantchecks", 2000, "how many random lives each seeded bug has to hide in")
+
+// edit is a change to a source file: old stands in it once.
+type edit struct{ file, old, new string }
+
+// mutants are bugs that the model must find, each of which somebody has shipped.
+var mutants = map[string][]edit{
+	"acts on HUP": {{
+		"pkg/discovery/life.go", "if l.facts != nil && !stops(n, l.facts.StopSignal) {", "if l.facts != nil && n < 0 {",
+	}},
+	"inspects on die": {{
+		"pkg/discovery/life.go", "\t\tl.count(e, c)\n\t\treturn l.end(e.Time)", "\t\tl.count(e, c)\n\t\treturn heard{ask: true, newer: true}",
+	}},
+	"reads a list error as an empty list": {{
+		"pkg/discovery/list.go", "\tif a.err != nil {\n\t\ts.listFailed(a)\n\t\treturn\n\t}", "\tif a.err != nil {\n\t\ta.lines = nil\n\t}",
+	}},
+	"reads a missing key as an empty one": {{
+		"pkg/registrar/assign.go", "\t\tif !computed {\n\t\t\treturn false\n\t\t}", "\t\t_ = computed",
+	}},
+	"believes an inspection or a list that is older than the death": {
+		{"pkg/discovery/inspect.go", "\tcase in.version != a.version:", "\tcase in.version < a.version:"},
+		{"pkg/discovery/list.go", "\tif s.newer(l, a.began) {\n\t\treturn\n\t}", ""},
+	},
+	"forgets a registration that timed out": {{
+		"pkg/registrar/plan.go", "doubt = 30 * time.Second", "doubt = 0 * time.Second",
+	}},
+	"plans before the permit": {
+		{"pkg/registrar/reconciler.go", "\t\tstep, ok := r.await(ctx, permit)", "\t\t_, ok := r.await(ctx, permit)"},
+		{"pkg/registrar/reconciler.go", "\t\t\tif step.Class != permit.Class() {\n\t\t\t\treturn Step{}, false\n\t\t\t}", ""},
+		{"pkg/registrar/reconciler.go", "\t\t\treturn step, step.Class == permit.Class()", "\t\t\treturn step, true"},
+		{"pkg/registrar/write.go", "if _, wanted := r.want[t]; !wanted || ctx.Err() != nil {", "if ctx.Err() != nil {"},
+		{"pkg/registrar/write.go", "claimant(r.want[t]))\n\t}", "run)\n\t}"},
+		{"pkg/registrar/write.go", "\tfor i, t := range targets {\n\t\tentries[i]", "\tfor i, t := range targets {\n\t\tvar run target.Run\n\t\tif w := r.want[t]; len(w) > 0 {\n\t\t\trun = claimant(w)\n\t\t}\n\t\tentries[i]"},
+	},
+	"revives a stopping container with the next inspection": {{
+		"pkg/discovery/drains.go", "if at, ok := s.survivedAt(d); !ok || began.Before(at) {", "if _, ok := s.survivedAt(d); !ok {",
+	}},
+	"counts draining as present": {{
+		"pkg/registrar/calls.go", "return s.Health != string(types.TargetHealthStateEnumDraining) && !s.absent()", "return !s.absent()",
+	}},
+}
+
+// TestMutants seeds each bug, by an overlay that leaves the tree as it is, and has the model look for it.
+func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the agent once for each seeded bug")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, edits := range mutants {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			overlay := overlayOf(t, root, edits)
+			cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestModel$", "-count=1", ".",
+				fmt.Sprintf("-rapid.checks=%d", *mutantChecks), "-rapid.nofailfile", "-rapid.shrinktime=1ms")
+			out, err := cmd.CombinedOutput()
+			switch {
+			case err == nil:
+				t.Errorf("%d random lives did not find it", *mutantChecks)
+			case !strings.Contains(string(out), "[rapid]") || !strings.Contains(string(out), "--- FAIL: TestModel"):
+				t.Errorf("the model did not run: %v\n%s", err, out)
+			default:
+				for line := range strings.Lines(string(out)) {
+					if strings.Contains(line, "[rapid] failed after") || strings.Contains(line, "[rapid] panic") {
+						t.Log(strings.TrimSpace(line))
+					}
+				}
+			}
+		})
+	}
+}
+
+func overlayOf(t *testing.T, root string, edits []edit) string {
+	t.Helper()
+	dir := t.TempDir()
+	sources := map[string]string{}
+	for _, e := range edits {
+		if sources[e.file] == "" {
+			b, err := os.ReadFile(filepath.Join(root, e.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources[e.file] = string(b)
+		}
+		if n := strings.Count(sources[e.file], e.old); n != 1 {
+			t.Fatalf("%s has %q %d times; want once: the bug has to be seeded anew", e.file, e.old, n)
+		}
+		sources[e.file] = strings.Replace(sources[e.file], e.old, e.new, 1)
+	}
+	replace := map[string]string{}
+	for file, text := range sources {
+		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replace[filepath.Join(root, file)] = path
+	}
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
