@@ -110,12 +110,13 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 			doubtful = append(doubtful, t)
 		}
 	}
-	if len(doubtful) > 0 {
-		if hold := c.Hold[ClassDescribe]; !hold.After(now) {
-			return Step{Class: ClassDescribe, Targets: doubtful[:min(len(doubtful), maxTargets)]}
-		} else {
-			sooner(hold)
-		}
+	hold := c.Hold[ClassDescribe]
+	switch {
+	case len(doubtful) == 0:
+	case hold.After(now):
+		sooner(hold)
+	default:
+		return Step{Class: ClassDescribe, Targets: doubtful[:min(len(doubtful), maxTargets)]}
 	}
 	return Step{At: at}
 }
