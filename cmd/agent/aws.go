@@ -26,7 +26,7 @@ func (a *agent) connect(ctx context.Context) (registrar.API, registrar.Self, err
 	if err := a.watcher.Identify(ctx, id.InstanceID); err != nil {
 		return nil, registrar.Self{}, err
 	}
-	if err := a.lifecycleKnown(ctx); err != nil {
+	if err := a.lifecycleActed(ctx); err != nil {
 		return nil, registrar.Self{}, err
 	}
 	cfg, err := loadAWS(ctx, id.Region)
@@ -34,22 +34,6 @@ func (a *agent) connect(ctx context.Context) (registrar.API, registrar.Self, err
 		return nil, registrar.Self{}, err
 	}
 	return registrar.NewAPI(cfg), selfOf(id), nil
-}
-
-// lifecycleKnown waits until the autoscaling lifecycle state was read once, or could not be for half a minute: an
-// instance that is being taken out of service must not register itself first.
-func (a *agent) lifecycleKnown(ctx context.Context) error {
-	for {
-		s, changed := a.notices.Snapshot()
-		if s.LifecycleKnown {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // learn hands on what becomes known of this host later: its VPC and its IPv6 address.

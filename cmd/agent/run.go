@@ -94,6 +94,8 @@ type agent struct {
 	ledger    *registrar.Ledger
 	notices   *host.Notices
 	engine    discovery.Engine
+	pacer     *registrar.Pacer
+	life      *life
 	watcher   *discovery.Watcher
 	registrar *registrar.Registrar
 	server    *server.Server
@@ -177,14 +179,17 @@ func (a *agent) build(ctx context.Context) error {
 	a.notices = host.New(a.log, host.Options{
 		Override: host.Override{InstanceID: a.cfg.InstanceID, Region: a.cfg.Region}, AWS: metadata,
 	})
+	metrics := registrar.NewMetrics(a.registry)
+	a.pacer = registrar.NewPacer(metrics.PacerInterval)
 	a.registrar = registrar.New(a.connect, a.ledger, registrar.Options{
-		Log: a.log, Metrics: registrar.NewMetrics(a.registry), BootID: bootID, DryRun: a.dry,
+		Log: a.log, Metrics: metrics, Pacer: a.pacer, BootID: bootID, DryRun: a.dry,
 		WriteTimeout: a.cfg.AWS.WriteTimeout, ReadTimeout: a.cfg.AWS.ReadTimeout, Peers: a.cfg.AWS.Peers,
 	})
 	if a.watcher, err = a.newWatcher(bootID); err != nil {
 		_ = a.ledger.Close() // nothing was written; the first error is what matters
 		return exit(exitFailure, err)
 	}
+	a.life = a.newLife(bootID)
 	return nil
 }
 
@@ -274,9 +279,9 @@ func (a *agent) run(ctx context.Context) error {
 	defer cancel()
 	var group run.Group
 	group.Add(func() error { return a.hangups(ctx) }, func(error) { cancel() })
-	parts := []func(context.Context) error{a.notices.Run, a.learn, a.watcher.Run, a.registrar.Run}
+	parts := []func(context.Context) error{a.notices.Run, a.learn, a.life.run, a.watcher.Run, a.registrar.Run}
 	if a.server != nil {
-		parts = append(parts, a.server.Run, a.notify)
+		parts = append(parts, a.server.Run, a.notify, a.hooks)
 	}
 	for _, part := range parts {
 		group.Add(func() error { return part(ctx) }, func(error) { cancel() })
@@ -294,6 +299,7 @@ func (readOnly) Save([]discovery.Drain) error { return nil }
 func (a *agent) hostStatus() server.Host {
 	s, _ := a.notices.Snapshot()
 	h := server.Host{CredentialsErr: a.registrar.CredentialsErr()}
+	h.Notices = s.Notices
 	if s.Identity == nil {
 		h.IdentityErr = s.Waiting
 		return h

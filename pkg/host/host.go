@@ -2,7 +2,7 @@
 // comes from the instance metadata service (IMDS), version 2 alone.
 //
 // host.go holds the values and the snapshot, metadata.go the client, identity.go the waiting for an identity and the
-// check of overrides, notices.go the polling of notices.
+// check of overrides, notices.go the polling of notices, hooks.go what is told to the autoscaling group.
 package host
 
 import (
@@ -105,6 +105,8 @@ type Snapshot struct {
 	// LifecycleKnown reports that the autoscaling lifecycle state was read once, or could not be read for 30 s: only
 	// then may a starting agent register, or it would undo a transition that is under way.
 	LifecycleKnown bool
+	// LifecycleRead reports that it was read at least once: only then does the absence of a notice say anything.
+	LifecycleRead bool
 	// Waiting says which questions the metadata service does not answer, and why; empty: it answers all.
 	Waiting string
 	// Since is when Waiting began, or ended.

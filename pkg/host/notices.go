@@ -106,6 +106,9 @@ func (n *Notices) lookLifecycle(ctx context.Context) bool {
 	found, ok := look(ctx, n, n.eventIMDS, Lifecycle, lifecyclePath, parseLifecycle)
 	if ok {
 		n.replace(Lifecycle, found)
+		if s, _ := n.Snapshot(); !s.LifecycleRead {
+			n.change(func(s *Snapshot) { s.LifecycleRead = true })
+		}
 	}
 	return ok
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/pkg/discovery"
+	"berth/pkg/host"
 	"berth/pkg/registrar"
 )
 
@@ -34,6 +35,8 @@ type Host struct {
 	IdentityErr string `json:"identity_error,omitempty"`
 	// CredentialsErr says why no call to AWS can be made.
 	CredentialsErr string `json:"credentials_error,omitempty"`
+	// Notices are what is about to happen to the instance: spot, lifecycle, rebalance, maintenance.
+	Notices []host.Notice `json:"notices,omitempty"`
 }
 
 // StatusV1 is what GET /v1/status answers: everything that the agent knows, at one moment.

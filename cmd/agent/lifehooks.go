@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/config"
+	"berth/pkg/host"
+	"berth/pkg/server"
+)
+
+const (
+	// hookPoll is how often a hook's condition is looked at though nothing has changed: it depends on the time, too.
+	hookPoll = 500 * time.Millisecond
+	// launchFollow is how long the load balancers are looked at often for a launch hook: an hour is the longest that Auto
+	// Scaling waits unless it is told otherwise.
+	launchFollow = time.Hour
+)
+
+// stateTerminated is the target lifecycle state of an instance that is going to be terminated.
+const stateTerminated = "Terminated"
+
+// hooks keeps the host's lifecycle hooks until ctx ends.
+func (a *agent) hooks(ctx context.Context) error {
+	var wg sync.WaitGroup
+	if name := a.cfg.Lifecycle.TerminateHook; name != "" && !a.dry {
+		wg.Go(func() { a.terminateHook(ctx, name) })
+	}
+	if name := a.cfg.Lifecycle.LaunchHook; name != "" && !a.dry {
+		wg.Go(func() { a.launchHook(ctx, name) })
+	}
+	wg.Wait()
+	<-ctx.Done()
+	return nil
+}
+
+// hookOf is a lifecycle hook of this instance. It waits for the identity.
+func (a *agent) hookOf(ctx context.Context, t host.Transition, name string) (*host.Hook, error) {
+	id, err := a.notices.Identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := loadAWS(ctx, id.Region)
+	if err != nil {
+		return nil, err
+	}
+	return &host.Hook{
+		API: host.NewHookAPI(cfg), Log: a.log.Named("life"), Instance: id.InstanceID, Transition: t,
+		Group: given(a.cfg.Lifecycle.Group), Name: given(name), Metadata: a.notices.Item,
+	}, nil
+}
+
+// given is a name that is not to be found out.
+func given(name string) string {
+	if name == config.Auto {
+		return ""
+	}
+	return name
+}
+
+// terminateHook waits for the instance's termination, has it wait while the host drains, and lets it go on.
+func (a *agent) terminateHook(ctx context.Context, name string) {
+	terminating := func(s *host.Snapshot) bool {
+		return slices.ContainsFunc(s.Notices, func(n host.Notice) bool { return n.Kind == host.Lifecycle && n.Action == stateTerminated })
+	}
+	for a.noticed(ctx, terminating) {
+		hook, err := a.hookOf(ctx, host.Terminating, name)
+		if err != nil {
+			a.hookFailed(ctx, err)
+			return
+		}
+		// What is under way ends with its notice: an instance that comes back is not let go.
+		going, cancel := context.WithCancel(ctx)
+		var watch sync.WaitGroup
+		watch.Go(func() {
+			defer cancel()
+			a.noticed(going, func(s *host.Snapshot) bool { return !terminating(s) })
+		})
+		a.letGo(going, hook)
+		if going.Err() == nil {
+			a.hookFailed(ctx, hook.Complete(going))
+		}
+		back := a.noticed(ctx, func(s *host.Snapshot) bool { return !terminating(s) })
+		cancel()
+		watch.Wait()
+		if !back {
+			return
+		}
+	}
+}
+
+// noticed waits until the notices are as asked for; false: ctx has ended.
+func (a *agent) noticed(ctx context.Context, as func(*host.Snapshot) bool) bool {
+	for {
+		s, changed := a.notices.Snapshot()
+		if ctx.Err() != nil {
+			return false
+		}
+		if as(s) {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (a *agent) hookFailed(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		a.log.Named("life").Error("lifecycle hook is left to its timeout", zap.Error(err))
+	}
+}
+
+// letGo returns when the host's targets are gone and settled, or drain.max_wait is over, or ctx is. Meanwhile the hook is
+// kept waiting.
+func (a *agent) letGo(ctx context.Context, hook *host.Hook) {
+	begun := time.Now()
+	d := &departure{name: "the host", host: true, begun: begun, latest: begun.Add(a.settings.Load().Drain.MaxWait)}
+	status := a.server.Status()
+	d.before(&status)
+	stop := a.registrar.Follow(a.groupKeys(false))
+	defer stop()
+	beat := time.NewTicker(a.cfg.Lifecycle.Heartbeat)
+	defer beat.Stop()
+	var beats sync.WaitGroup // a call that is retried must not hold up the completion
+	defer beats.Wait()
+	beating, cancel := context.WithCancel(ctx)
+	defer cancel()
+	beats.Go(func() {
+		for {
+			a.hookFailed(beating, hook.Heartbeat(beating))
+			select {
+			case <-beat.C:
+			case <-beating.Done():
+				return
+			}
+		}
+	})
+	for {
+		status := a.server.Status()
+		drained := slices.ContainsFunc(status.Drains, func(v server.DrainV1) bool { return v.Container == "" })
+		if drained && d.seq == 0 {
+			d.seq = status.Seq
+		}
+		if d.judge(&status, time.Now()); drained && (d.phase == gonePhase || d.phase == overduePhase) || !time.Now().Before(d.latest) {
+			a.log.Named("life").Info("targets of the host have gone", zap.String("phase", string(d.phase)), zap.String("reason", d.why))
+			return
+		}
+		select {
+		case <-time.After(hookPoll):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// groupKeys returns the keys of the configured groups, or of those that are required.
+func (a *agent) groupKeys(required bool) []string {
+	var keys []string
+	for _, g := range a.settings.Load().Groups {
+		if g.Required || !required {
+			keys = append(keys, g.Key)
+		}
+	}
+	return keys
+}
+
+// launchHook lets the instance come into service when every required group has a healthy target of it. Until then it
+// says nothing: how long that may take is the hook's own to decide.
+func (a *agent) launchHook(ctx context.Context, name string) {
+	stop := a.registrar.Follow(a.groupKeys(true))
+	followed := time.AfterFunc(launchFollow, stop)
+	defer stop()
+	defer followed.Stop()
+	for {
+		status := a.server.Status()
+		if served(a.groupKeys(true), status.Rows) {
+			break
+		}
+		select {
+		case <-time.After(hookPoll):
+		case <-ctx.Done():
+			return
+		}
+	}
+	hook, err := a.hookOf(ctx, host.Launching, name)
+	if err == nil {
+		err = hook.Complete(ctx)
+	}
+	a.hookFailed(ctx, err)
+}
+
+// served reports whether every one of the groups has a healthy target; no groups have none.
+func served(keys []string, rows []server.Row) bool {
+	return len(keys) > 0 && !slices.ContainsFunc(keys, func(key string) bool {
+		return !slices.ContainsFunc(rows, func(r server.Row) bool { return r.Group == key && r.State == server.Healthy })
+	})
+}
