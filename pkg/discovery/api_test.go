@@ -520,7 +520,9 @@ func TestWatcher_Turned(t *testing.T) {
 			}
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
 		time.Sleep(time.Minute)
 		if age := time.Since(w.Turned()); age < time.Minute {
 			t.Errorf("it turned %s ago, though it has ended", age)

@@ -11,7 +11,6 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
-	"berth/pkg/target"
 )
 
 // fixture is a watcher on a fake engine, inside a synctest bubble.
@@ -174,13 +173,4 @@ func (m *memoryStore) saved() []discovery.Drain {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.drains)
-}
-
-func run(s *discovery.Snapshot, name string) target.Run {
-	for _, d := range s.Decisions {
-		if d.Run.Name == name {
-			return d.Run
-		}
-	}
-	return target.Run{}
 }

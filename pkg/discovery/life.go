@@ -30,6 +30,7 @@ type life struct {
 	unpausedAt   time.Time
 	pausedOut    bool      // the pause has lasted long enough to take it out
 	startedAt    time.Time // the latest start heard of
+	endedAt      time.Time // the latest end heard of, by whichever event
 	crashes      int
 	wasHealthy   bool
 	admitted     map[string]bool
@@ -201,6 +202,9 @@ func (l *life) signal(n int, at time.Time) {
 
 // count counts a death that nobody asked for, and forgets earlier ones after a long run or a death that was asked for.
 func (l *life) count(e Event, c circumstances) {
+	if !l.running() && !l.endedAt.IsZero() && !l.startedAt.After(l.endedAt) {
+		return // stop has said it before die
+	}
 	asked := c.stopping
 	stopSignal := ""
 	if l.facts != nil {
@@ -227,6 +231,7 @@ func (l *life) count(e Event, c circumstances) {
 // end ends the run in memory.
 func (l *life) end(at time.Time) heard {
 	l.ended, l.listed, l.disconnected = true, false, false
+	l.endedAt = maxTime(l.endedAt, at)
 	l.pausedAt, l.pausedOut = time.Time{}, false
 	l.signals = signalsAfter(l.signals, at)
 	return heard{changed: true, newer: true, settled: true, overAt: at}

@@ -47,6 +47,42 @@ func TestWatcher_othersHang(t *testing.T) {
 	})
 }
 
+// Many hang, and each in its own way: while they are being tried again, and when a reconnection has all inspected.
+func TestWatcher_manyHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		var ids []string
+		for i := range 40 {
+			ids = append(ids, h.engine.Run(web(fmt.Sprintf("web-%02d", i))))
+		}
+		h.settle(time.Minute)
+		comesInAtOnce := func(when string) {
+			t.Helper()
+			id := h.engine.Run(enginetest.Spec{Name: "quick", Ports: []string{"80"}, Labels: map[string]string{discovery.TargetsLabel: "api"}})
+			synctest.Wait()
+			if got := names(h.w.Snapshot(), "api"); len(got) != 1 {
+				t.Errorf("%s: wanted in api: got %v; want one", when, got)
+			}
+			h.engine.Remove(id)
+			synctest.Wait()
+		}
+		for _, id := range ids {
+			h.engine.HangInspect(id)
+		}
+		h.engine.Cut()
+		h.settle(5 * time.Second)
+		comesInAtOnce("all are inspected again")
+		h.settle(5 * time.Minute)
+		for range 60 {
+			h.settle(time.Second)
+			comesInAtOnce("all are tried again")
+		}
+		if got := len(h.w.Snapshot().Wants["web"]); got != 40 {
+			t.Errorf("wanted in web: got %d; want all 40 as before", got)
+		}
+	})
+}
+
 // Docker was asked before the death and answers after it.
 func TestWatcher_lateAnswers(t *testing.T) {
 	for name, end := range map[string]func(*enginetest.Engine, string){
@@ -273,8 +309,13 @@ func TestWatcher_noHotLoop(t *testing.T) {
 func TestWatcher_askNothingWhileDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := start(t)
-		h.engine.Run(web("web-1"))
+		id := h.engine.Run(web("web-1"))
 		h.wants("web-1:32768")
+		h.engine.FailInspect(id, errTest)
+		h.engine.FailList(errTest)
+		h.engine.Rename(id, "renamed") // an inspection and a list are owed
+		h.engine.Cut()
+		h.settle(2 * time.Second)
 		h.engine.Down()
 		h.settle(time.Second)
 		before := h.engine.Counts()
@@ -461,7 +502,9 @@ func TestWatcher_firstPublication(t *testing.T) {
 		engine.FailList(errTest)
 		release := engine.HangInspect(slow)
 		engine.FailInspect(failing, errTest)
-		h := watch(t, engine, &memoryStore{}, options())
+		opts := options()
+		opts.InspectTimeout = time.Hour
+		h := watch(t, engine, &memoryStore{}, opts)
 		h.settle(10 * time.Minute)
 		if n := len(h.snapshots()); n != 0 {
 			t.Fatalf("%d snapshots before the first full list; want none", n)
@@ -682,7 +725,9 @@ func TestWatcher_signalToARunNotKnownYet(t *testing.T) {
 		h.settle(time.Second)
 		h.engine.Signal(id, 15)
 		h.wants()
-		h.settle(5 * time.Minute) // in which the new run becomes known
+		if _, _, err := h.w.Look(t.Context(), id); err != nil { // now the new run is known
+			t.Fatal(err)
+		}
 		h.wants()
 		h.verdict("web-1", discovery.Leaving)
 	})

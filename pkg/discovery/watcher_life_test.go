@@ -147,8 +147,8 @@ func TestWatcher_crashLoop(t *testing.T) {
 		h := start(t)
 		id := h.engine.Run(web("web-1"))
 		h.wants("web-1:32768")
-		for i, wait := range []time.Duration{10, 20, 40, 80, 160, 300, 300} {
-			wait *= time.Second
+		for i, seconds := range []int{10, 20, 40, 80, 160, 300, 300} {
+			wait := time.Duration(seconds) * time.Second
 			h.settle(time.Second)
 			h.engine.Die(id, 1)
 			h.wants() // deregistration is never delayed
@@ -193,6 +193,57 @@ func TestWatcher_restartIsNoCrash(t *testing.T) {
 		h.engine.Start(id)
 		h.settle(11 * time.Second)
 		h.wants("web-1:32768") // the first crash was forgotten with the restart
+	})
+}
+
+// Docker says stop and die in either order.
+func TestWatcher_stopBeforeDie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		id := h.engine.Run(web("web-1"))
+		h.wants("web-1:32768")
+		h.settle(time.Second)
+		before := h.engine.Counts().Total()
+		var die []discovery.Event
+		h.engine.Tamper(func(e discovery.Event) []discovery.Event {
+			switch e.Action {
+			case discovery.ActionDie, discovery.ActionDisconnect:
+				die = append(die, e)
+				return nil
+			case discovery.ActionStop:
+				return append([]discovery.Event{e}, die...)
+			}
+			return []discovery.Event{e}
+		})
+		h.engine.Stop(id)
+		h.wants()
+		if n := h.engine.Counts().Total() - before; n != 0 {
+			t.Errorf("%d inspections; want none", n)
+		}
+		h.settle(time.Second)
+		h.engine.Start(id)
+		h.wants("web-1:32768") // it has not crashed
+	})
+}
+
+// One that dies before anybody could look at it has died all the same.
+func TestWatcher_crashesUninspected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		id := h.engine.Create(web("web-1"))
+		release := h.engine.HangInspect(id)
+		for range 3 {
+			h.engine.Start(id)
+			h.settle(10 * time.Millisecond)
+			h.engine.Die(id, 1)
+			h.settle(10 * time.Millisecond)
+		}
+		release()
+		h.engine.Start(id)
+		h.settle(39 * time.Second)
+		h.verdict("web-1", discovery.NotYet)
+		h.settle(2 * time.Second)
+		h.wants("web-1:32768")
 	})
 }
 
