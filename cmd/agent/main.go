@@ -106,7 +106,7 @@ A container asks for it with a label:  docker run -P -l berth.targets=web my/web
 	// Those of the agent, those that look, those that act, and those of the units and of packages.
 	root.AddCommand(
 		newRunCommand(env), newReloadCommand(env),
-		newStatusCommand(env), newExplainCommand(env), newPlanCommand(env), newLedgerCommand(env),
+		newStatusCommand(env), newExplainCommand(env), newCheckCommand(env), newPlanCommand(env), newLedgerCommand(env),
 		newWaitCommand(env), newStopCommand(env), newDrainCommand(env), newUndrainCommand(env), newPruneCommand(env),
 		newBootCommand(env), newShutdownDrainCommand(env), newVersionCommand(env),
 	)
