@@ -118,8 +118,6 @@ func (w *Watcher) Look(ctx context.Context, ref string) (target.Run, uint64, err
 func (s *state) look(id string, reply chan<- looked) {
 	l := s.life(id)
 	in := &l.inspection
-	// Whatever is under way was asked for earlier.
-	in.version++
 	in.notNow = time.Time{}
 	in.lookers = append(in.lookers, looker{since: s.now(), reply: func(err error) {
 		if err != nil {

@@ -121,7 +121,7 @@ func TestWatcher_engineShutsDown(t *testing.T) {
 		h := start(t)
 		a, b := h.engine.Run(web("a")), h.engine.Run(web("b"))
 		h.wants("a:32768", "b:32769")
-		h.settle(time.Second)
+		h.settle(10 * time.Second) // the guard's time to ping comes in the middle of it
 		before := h.engine.Counts()
 		h.engine.APIDown()
 		h.engine.Stop(a)

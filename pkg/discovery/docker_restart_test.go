@@ -1,0 +1,150 @@
+package discovery_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"berth/pkg/discovery"
+	"berth/test/harness"
+)
+
+// onPrivateEngine starts an engine of the test's own and a watcher on it, with little patience.
+func onPrivateEngine(t *testing.T, options harness.EngineOptions) (*harness.PrivateEngine, *discovery.Watcher) {
+	t.Helper()
+	engine := harness.StartEngine(t, options)
+	docker, err := discovery.NewDocker(engine.Host())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := discovery.New(docker, discovery.NewDrainFile(t.TempDir()), func(*discovery.Snapshot) {}, discovery.Options{
+		Rules: rules("web"), PingInterval: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+		ReconnectMax: time.Second, Resync: 2 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		docker.Close()
+	})
+	return engine, w
+}
+
+// exact waits until exactly the running containers are wanted, on the ports that the engine names, for their present runs.
+func exact(t *testing.T, w *discovery.Watcher, what string, containers ...*harness.Container) {
+	t.Helper()
+	harness.Eventually(t, harness.Patience, what, func() error {
+		s := w.Snapshot()
+		if s == nil {
+			return fmt.Errorf("nothing is published: %+v", w.Stream())
+		}
+		if !s.Stream.Up {
+			return errors.New(s.Stream.Err)
+		}
+		var got, want []string
+		for _, x := range s.Wants["web"] {
+			got = append(got, fmt.Sprintf("%s:%d@%s", x.Run.Name, x.HostPort4, x.Run.StartedAt.Format(time.RFC3339Nano)))
+		}
+		for _, c := range containers {
+			truth := c.Inspect(t)
+			if bound := truth.NetworkSettings.Ports["8080/tcp"]; truth.State.Running && len(bound) > 0 {
+				want = append(want, fmt.Sprintf("%s:%s@%s", c.Name, bound[0].HostPort, truth.State.StartedAt))
+			}
+		}
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("wanted: got %v; want %v\n%s", got, want, describe(s))
+		}
+		return nil
+	})
+}
+
+func webSpecs(n int) []harness.Spec {
+	specs := make([]harness.Spec, n)
+	for i := range specs {
+		specs[i] = harness.Spec{
+			Name: fmt.Sprintf("web%d", i), Restart: "always", Labels: map[string]string{discovery.TargetsLabel: "web"},
+		}
+	}
+	return specs
+}
+
+// The engine is stopped: all goes, from the last events alone. It comes back, and deals the ports anew.
+func TestWatcher_onRealEngine_restart(t *testing.T) {
+	engine, w := onPrivateEngine(t, harness.EngineOptions{})
+	containers := engine.RunAll(t, webSpecs(6)...)
+	exact(t, w, "all are wanted", containers...)
+	for range 2 {
+		engine.Stop(t)
+		harness.Eventually(t, harness.Patience, "nothing is wanted of an engine that has stopped", func() error {
+			if n := len(w.Snapshot().Wants["web"]); n != 0 {
+				return fmt.Errorf("%d are wanted", n)
+			}
+			if w.Stream().Up {
+				return errors.New("the stream is up")
+			}
+			return nil
+		})
+		engine.Start(t)
+		exact(t, w, "all are wanted again", containers...)
+	}
+}
+
+// With live-restore the containers outlive the engine, and what is known of them stays. One dies meanwhile.
+func TestWatcher_onRealEngine_liveRestore(t *testing.T) {
+	engine, w := onPrivateEngine(t, harness.EngineOptions{LiveRestore: true})
+	specs := webSpecs(3)
+	specs[2].Restart = ""
+	containers := engine.RunAll(t, specs...)
+	exact(t, w, "all are wanted", containers...)
+	pid := containers[2].Inspect(t).State.Pid
+	seq := w.Snapshot().Seq
+	engine.Stop(t)
+	harness.Eventually(t, harness.Patience, "the stream is down", func() error {
+		if s := w.Snapshot(); s.Stream.Up || s.Seq == seq {
+			return errors.New("it is up")
+		}
+		return nil
+	})
+	if n := len(w.Snapshot().Wants["web"]); n != 3 {
+		t.Errorf("%d are wanted while the engine is away; want all 3", n)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	engine.Start(t)
+	exact(t, w, "exact after the engine's return", containers...)
+	if n := len(w.Snapshot().Wants["web"]); n != 2 {
+		t.Errorf("%d are wanted; want 2", n)
+	}
+}
+
+// An engine that hangs keeps its connections open. What is known stays, and the stream is taken for what it is.
+func TestWatcher_onRealEngine_hangs(t *testing.T) {
+	engine, w := onPrivateEngine(t, harness.EngineOptions{})
+	containers := engine.RunAll(t, webSpecs(2)...)
+	exact(t, w, "all are wanted", containers...)
+	engine.Freeze(t)
+	harness.Eventually(t, harness.Patience, "the stream is given up", func() error {
+		if s := w.Stream(); s.Up {
+			return errors.New("it is up")
+		}
+		return nil
+	})
+	if n := len(w.Snapshot().Wants["web"]); n != 2 {
+		t.Errorf("%d are wanted of an engine that hangs; want both", n)
+	}
+	engine.Thaw(t)
+	exact(t, w, "all are wanted", containers...)
+}
