@@ -8,8 +8,10 @@
 // which needs no socket. Time comes from package time alone, so that inside a synctest bubble, over HTTPClient, the
 // whole of AWS runs in fake time. Create the Sim inside the bubble.
 //
-// Where lives what: sim.go the account and its Go API; state.go target groups and the life of a target; health.go
-// health checks; api.go the way of one call; query.go and xml.go the wire; fault.go, throttle.go, policy.go and
-// record.go what may come between; imds.go the metadata service; balancer.go, forward.go and flow.go the load
-// balancers; admin.go the /_elbsim/ pages; file.go the configuration file; server.go the sockets.
+// Where lives what: sim.go the account and its settings; seed.go the Go API that fills and reads it; state.go target
+// groups and the life of a target; health.go and netprobe.go health checks; api.go the way of one call; targets.go,
+// groups.go, groupspec.go and attributes.go the calls; query.go, xml.go and errors.go the wire; transport.go handlers and
+// the client without sockets; fault.go, throttle.go, policy.go and record.go what may come between; imds.go the metadata
+// service; balancer.go and route.go load balancers, forward.go, flow.go and udp.go their traffic; admin.go the /_elbsim/
+// pages; file.go and fileschema.go the configuration file; server.go the sockets.
 package elbsim
