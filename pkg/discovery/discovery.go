@@ -1,6 +1,19 @@
 // Package discovery says what should be registered: it watches Docker, inspects containers, and applies labels and
 // rules. It never sees AWS. The wanted set is a pure function (Resolve) of facts, rules, drains and the time; the
 // Watcher keeps the facts right and publishes what Resolve says.
+//
+// What removes needs no question, what adds needs an answer: a stop signal, a death or a disconnected network takes a
+// container out from the event and memory alone, also while no inspection would be answered; coming in, or back in,
+// needs an inspection that nothing newer contradicts. Events carry Docker's clock, inspections and lists count from the
+// moment when they were begun, and so what arrives late is known for what it is (life.go).
+//
+//	labels.go match.go ports.go      what one container asks for, and how its ports are reached
+//	resolve.go judge.go allot.go     the pure function from facts, rules, drains and time to wants and decisions
+//	life.go event.go signal.go       what is remembered of one container, and what an event does to it
+//	watcher.go loop.go api.go        the loop that owns it all, and what may be asked of it
+//	stream.go inspect.go list.go     the goroutines that ask Docker, and how their answers are taken in
+//	drains.go save.go drainfile.go   what is taken out on purpose, and how that outlives the process
+//	docker.go socket.go              the real Docker; enginetest holds one in memory
 package discovery
 
 import (

@@ -116,9 +116,6 @@ func (l *life) hear(e Event, c circumstances) heard {
 		return l.hearKill(e, c)
 	}
 	if e.Time.Before(l.aliveAt) || l.running() && e.Time.Before(l.facts.StartedAt) {
-		if e.Action == ActionDie {
-			l.count(e, c)
-		}
 		// Nothing to learn, unless the clock was set back: then an inspection says what this event would have said.
 		return heard{ask: l.running()}
 	}

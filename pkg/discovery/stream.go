@@ -32,6 +32,10 @@ const sinceSlack = 2 * time.Second
 // stable is how long a stream has to live for the next one to be opened quickly.
 const stable = 30 * time.Second
 
+// nearMax bounds the wait while connecting fails at once and costs nobody anything: the socket is missing, nobody
+// listens, or systemd says that the engine is stopped. An engine that comes back is noticed soon.
+const nearMax = 2 * time.Second
+
 // errSwallowed ends a stream that is open and silent though something happened.
 var errSwallowed = errors.New("the stream has swallowed an event")
 
@@ -69,9 +73,17 @@ func (w *Watcher) streams(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(jitter(backoff(w.opts.ReconnectMin, failures, w.opts.ReconnectMax))):
+		case <-time.After(jitter(backoff(w.opts.ReconnectMin, failures, w.longestWait(err)))):
 		}
 	}
+}
+
+func (w *Watcher) longestWait(err error) time.Duration {
+	var e *EngineError
+	if errors.As(err, &e) && !errors.Is(err, errors.ErrUnsupported) {
+		return min(nearMax, w.opts.ReconnectMax)
+	}
+	return w.opts.ReconnectMax
 }
 
 func (w *Watcher) tell(ctx context.Context, e streamEvent) bool {

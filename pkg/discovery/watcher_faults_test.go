@@ -333,6 +333,26 @@ func TestWatcher_askNothingWhileDown(t *testing.T) {
 	})
 }
 
+// Where connecting fails at once, an engine that comes back is noticed soon.
+func TestWatcher_engineComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := enginetest.New()
+		engine.Run(web("web-1"))
+		engine.FailPing(&discovery.EngineError{Host: "unix:///x", Why: "there is no such socket", Change: "start Docker", Err: errTest})
+		h := watch(t, engine, &memoryStore{}, options())
+		h.settle(time.Hour)
+		if s := h.w.Stream(); !strings.Contains(s.Err, "no such socket; start Docker") {
+			t.Errorf("stream: got %+v; want it to say why", s)
+		}
+		if n := engine.Counts().Pings; n > 3600 {
+			t.Errorf("pings in an hour: got %d; want one in 1 to 2 s", n)
+		}
+		engine.Heal()
+		h.settle(2200 * time.Millisecond)
+		h.wants("web-1:32768")
+	})
+}
+
 // Events are lost on the way, as Docker loses them for a slow reader. A full list finds out.
 func TestWatcher_eventsLost(t *testing.T) {
 	for name, tc := range map[string]struct {
