@@ -22,6 +22,8 @@ packages() {
     ip) echo iproute2 ;;
     aws) echo awscli ;;
     promtool) echo prometheus ;;
+    systemd-analyze) echo systemd ;;
+    dpkg-deb) echo dpkg ;;
     *) echo "$1" ;;
   esac
 }
