@@ -295,8 +295,8 @@ func (l *Ledger) tooSlow(need uint64) bool {
 
 // Note records what became of targets: Registered when the load balancer has confirmed them, Removing when a
 // deregistration was accepted (the entry stays until a later look confirms it), Intended when the outcome of a call is
-// not known, Absent when they are gone: their entries are dropped. It never waits; the disk hears of it with the next
-// commit, or a second later. Targets without an entry are passed over.
+// not known, Absent when they are gone: their entries are dropped. It never waits; the disk hears of Intended at once, of
+// the others with the next commit, or a second later. Targets without an entry are passed over.
 func (l *Ledger) Note(arn string, targets []target.Target, phase Phase) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -333,7 +333,10 @@ func (l *Ledger) Note(arn string, targets []target.Target, phase Phase) {
 		}
 		changed = true
 	}
-	if changed {
+	switch {
+	case changed && phase == Intended:
+		poke(l.wake) // a call is under way that the next agent may have to look after
+	case changed:
 		poke(l.noted)
 	}
 }

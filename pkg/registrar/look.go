@@ -121,7 +121,10 @@ func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
 				r.log.Warn("a deregistered target is registered again", zap.Stringer("target", t))
 			}
 			s.Phase, s.Settled = Registered, false
-			r.env.ledger.Note(r.arn, one, Registered)
+			r.env.ledger.Note(r.arn, one, Intended)
+		}
+		if s.Phase == Registered && s.DoubtUntil.IsZero() { // no removal is in flight: one call at a time
+			r.env.ledger.Note(r.arn, one, Registered) // which changes nothing where it is known
 		}
 		if s.Phase == Registered || s.Phase == Intended {
 			s.Health, s.Reason, s.Description = seen.Health, seen.Reason, seen.Description

@@ -49,6 +49,7 @@ type reconciler struct {
 	want      target.Set
 	refusals  []Refusal
 	have      map[target.Target]State    // what is ours, or may be
+	leaving   []target.Target            // what the DeregisterTargets in flight names
 	unclaimed map[target.Target]sighting // this host's targets that are not ours, as of the last full look
 	cond      Conditions
 	trouble   [classes]*CallError
@@ -240,7 +241,11 @@ func (r *reconciler) adjust(in *input) {
 			// Same target, new run: no call; the ledger learns whose it is now.
 			s.Run = run
 			r.have[t] = s
-			claims = append(claims, r.entry(t, s.Phase, run))
+			phase := Intended // as the ledger has it until it is certain
+			if len(r.certain(t)) > 0 {
+				phase = Registered
+			}
+			claims = append(claims, r.entry(t, phase, run))
 		}
 	}
 	r.env.ledger.Record(claims)

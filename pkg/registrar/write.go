@@ -3,6 +3,7 @@ package registrar
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,7 +15,12 @@ import (
 // never waits for the disk.
 func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []target.Target) {
 	var ce *CallError
-	r.during(async(func() { ce = r.env.calls.deregister(ctx, r.arn, targets) }), nil)
+	done := async(func() { ce = r.env.calls.deregister(ctx, r.arn, targets) })
+	// Whoever comes after us must not take them for registered, should we not live to hear the reply.
+	r.env.ledger.Note(r.arn, targets, Intended)
+	r.leaving = targets
+	r.during(done, nil)
+	r.leaving = nil
 	permit.Done(outcome(ce))
 	now := time.Now()
 	r.schedule.wrote(now)
@@ -24,7 +30,9 @@ func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []t
 		if ce.Unknown {
 			// They may be gone or not. Should one be wanted again, it is registered again.
 			r.update(targets, func(s *State) { s.Phase, s.DoubtUntil, s.WrittenAt = Intended, now.Add(doubt), now })
+			return
 		}
+		r.env.ledger.Note(r.arn, r.certain(targets...), Registered)
 		return
 	}
 	r.succeeded(ClassDeregister)
@@ -81,7 +89,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 		r.log.Info("registered", zap.Stringers("targets", send), zap.Stringers("containers", r.runs(send)))
 		r.env.metrics.changed(r.label(), opRegister, len(send))
 		r.update(send, func(s *State) { s.Phase, s.Since, s.WrittenAt = Registered, now, now })
-		r.env.ledger.Note(r.arn, send, Registered)
+		r.env.ledger.Note(r.arn, r.certain(send...), Registered)
 	case ce.Unknown:
 		r.failed(ClassRegister, ce, now)
 		r.update(send, func(s *State) { s.DoubtUntil, s.WrittenAt = now.Add(doubt), now })
@@ -109,6 +117,16 @@ func (r *reconciler) unintend(targets []target.Target) {
 	}
 	r.env.ledger.Note(r.arn, none, Absent)
 	r.env.ledger.Note(r.arn, removing, Removing)
+}
+
+// certain returns those of targets that are registered, with no write in doubt or, if it is a removal, in flight. The
+// ledger has no others as registered: what an earlier call may still do to a target has to be looked at, by the next
+// agent if not by this one.
+func (r *reconciler) certain(targets ...target.Target) []target.Target {
+	return slices.DeleteFunc(slices.Clone(targets), func(t target.Target) bool {
+		s := r.have[t]
+		return s.Phase != Registered || !s.DoubtUntil.IsZero() || slices.Contains(r.leaving, t)
+	})
 }
 
 func (r *reconciler) update(targets []target.Target, f func(*State)) {
