@@ -72,12 +72,12 @@ lint: ## Run the linters, the import rules among them
 
 .PHONY: test
 test: ## Unit and integration tests with -race, on a real Docker engine (started if none answers) and elbsim
-	@scripts/need.sh gcc
+	@scripts/need.sh gcc curl
 	@$(WITH_ENGINE) $(TOOL) gotestsum --format pkgname -- -race $(TESTFLAGS) ./...
 
 .PHONY: integration
 integration: ## Only the tests on a real Docker engine
-	@scripts/need.sh gcc
+	@scripts/need.sh gcc curl
 	@$(WITH_ENGINE) $(TOOL) gotestsum --format testname -- -race $(TESTFLAGS) ./test/...
 
 .PHONY: model

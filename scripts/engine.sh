@@ -52,6 +52,8 @@ start() {
   # A session of its own: Ctrl-C is meant for the tests, and they need the engine to clean up. The locks are not for it.
   setsid dockerd --host "unix://$socket" >"$state/log" 2>&1 </dev/null 7>&- 8>&- &
   echo $! >"$state/pid"
+  # Until then it is still a shell on its way to dockerd, which ours would not know.
+  while kill -0 $! 2>/dev/null && ! ours >/dev/null; do sleep 0.05; done
   if ! await 60; then
     tail -n 15 "$state/log" >&2
     stop
