@@ -108,7 +108,7 @@ A container asks for it with a label:  docker run -P -l berth.targets=web my/web
 		newRunCommand(env), newReloadCommand(env),
 		newStatusCommand(env), newExplainCommand(env), newCheckCommand(env), newPlanCommand(env), newLedgerCommand(env),
 		newWaitCommand(env), newStopCommand(env), newDrainCommand(env), newUndrainCommand(env), newPruneCommand(env),
-		newBootCommand(env), newShutdownDrainCommand(env), newVersionCommand(env),
+		newBootCommand(env), newShutdownDrainCommand(env), newManCommand(env), newVersionCommand(env),
 	)
 	return root
 }
