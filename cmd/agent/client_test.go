@@ -36,7 +36,7 @@ type shownAgent struct {
 	asked    chan struct{} // gets a value when somebody follows
 }
 
-func newShownAgent(t *testing.T) *shownAgent {
+func newShownAgent(t testing.TB) *shownAgent {
 	t.Helper()
 	a := &shownAgent{followed: map[string]bool{}, asked: make(chan struct{}, 100)}
 	a.socket = filepath.Join(t.TempDir(), "berth.sock")

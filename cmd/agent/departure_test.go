@@ -1,0 +1,134 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+	"berth/pkg/server"
+	"berth/pkg/target"
+)
+
+// A departure goes on as the load balancer says, for as long as is settled, and no longer than it may.
+func TestDeparture_judge(t *testing.T) {
+	run := testRun("web-1")
+	at := target.Target{ID: testInstance, Port: 32768}
+	row := func(s server.State) server.Row {
+		return server.Row{Run: run, Group: "web", State: s, Target: at, Why: "because"}
+	}
+	group := func(state, protocol string, seq uint64) server.GroupV1 {
+		return server.GroupV1{Keys: []string{"web"}, State: state, Protocol: protocol, Seq: seq, Tried: true}
+	}
+	status := func(g server.GroupV1, rows ...server.Row) *server.StatusV1 {
+		return &server.StatusV1{Groups: []server.GroupV1{g}, Rows: rows}
+	}
+	drained := server.Row{Run: run, Group: "web", State: server.Drained}
+	second := time.Second
+	type look struct {
+		at     time.Duration // after the drain
+		status *server.StatusV1
+		want   departurePhase
+	}
+	ok := group(registrar.StateOK, "HTTP", 2)
+	for _, test := range []struct {
+		name   string
+		before *server.StatusV1
+		settle *time.Duration
+		looks  []look
+	}{
+		{"ALB", status(ok, row(server.Healthy)), nil, []look{
+			{0, status(group(registrar.StateOK, "HTTP", 1), row(server.Healthy)), leavingPhase},
+			{1 * second, status(ok, row(server.Leaving)), leavingPhase},
+			{2 * second, status(ok, row(server.Draining)), drainingPhase},
+			{9 * second, status(ok, drained), drainingPhase}, // gone, and not settled
+			{12 * second, status(ok, drained), gonePhase},
+		}},
+		{"NLB", status(group(registrar.StateOK, "TCP", 2), row(server.Healthy)), nil, []look{
+			{0, status(group(registrar.StateOK, "TCP", 2), drained), drainingPhase},
+			{119 * second, status(group(registrar.StateOK, "TCP", 2), drained), drainingPhase},
+			{120 * second, status(group(registrar.StateOK, "TCP", 2), drained), overduePhase},
+		}},
+		{"settled at once", status(ok, row(server.Healthy)), new(time.Duration), []look{{0, status(ok, drained), gonePhase}}},
+		{"a long deregistration delay", status(ok, row(server.Healthy)), nil, []look{
+			{60 * second, status(ok, row(server.Draining)), drainingPhase},
+			{120 * second, status(ok, row(server.Draining)), overduePhase},
+		}},
+		{"nothing was registered", status(ok, drained), nil, []look{{0, status(ok, drained), gonePhase}}},
+		{"the group has not acted", status(ok, row(server.Registering)), nil, []look{
+			{0, status(group(registrar.StateOK, "HTTP", 1), drained), leavingPhase},
+			{120 * second, status(group(registrar.StateOK, "HTTP", 1), drained), stuckPhase},
+		}},
+		{"denied", status(ok, row(server.Healthy)), nil, []look{
+			{0, status(group(registrar.StateDenied, "HTTP", 1), row(server.Leaving)), stuckPhase},
+		}},
+		{"throttled for long", status(ok, row(server.Healthy)), nil, []look{
+			{0, status(group(registrar.StateThrottled, "HTTP", 1), row(server.Leaving)), leavingPhase},
+			{120 * second, status(group(registrar.StateThrottled, "HTTP", 1), row(server.Leaving)), stuckPhase},
+		}},
+		{"the target group is gone", status(ok, row(server.Healthy)), new(time.Duration), []look{
+			{0, status(group(registrar.StateGone, "HTTP", 1), row(server.Leaving)), gonePhase},
+		}},
+		{"registered again behind our back", status(ok, row(server.Healthy)), nil, []look{
+			{0, status(ok, drained), drainingPhase},
+			{5 * second, status(ok, row(server.Leaving)), leavingPhase},
+			{11 * second, status(ok, drained), drainingPhase},
+			{21 * second, status(ok, drained), gonePhase},
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			begun := time.Now()
+			d := &departure{name: "web-1", run: run, seq: 2, begun: begun, latest: begun.Add(120 * second), settle: test.settle}
+			d.before(test.before)
+			for _, l := range test.looks {
+				d.judge(l.status, begun.Add(l.at))
+				if d.phase != l.want {
+					t.Errorf("after %v: %s (%s); want %s", l.at, d.phase, d.why, l.want)
+				}
+			}
+		})
+	}
+}
+
+// Another container's rows are none of its business; the host's departure is everybody's but the unclaimed.
+func TestDeparture_concerns(t *testing.T) {
+	mine, other := testRun("web-1"), testRun("web-22")
+	rows := []server.Row{
+		{Run: mine, Group: "web", State: server.Healthy, Target: target.Target{ID: testInstance, Port: 1}},
+		{Run: other, Group: "api", State: server.Healthy, Target: target.Target{ID: testInstance, Port: 2}},
+		{Group: "dns", State: server.Unclaimed, Target: target.Target{ID: testInstance, Port: 3}},
+	}
+	one, all := &departure{run: mine}, &departure{host: true}
+	one.before(&server.StatusV1{Rows: rows})
+	all.before(&server.StatusV1{Rows: rows})
+	if len(one.keys) != 1 || !one.keys["web"] {
+		t.Errorf("one container: groups %v; want web", one.keys)
+	}
+	if len(all.keys) != 2 || all.keys["dns"] {
+		t.Errorf("the host: groups %v; want web and api", all.keys)
+	}
+}
+
+// What a person waits for who asks about 500 containers.
+func BenchmarkStatusCommand_500(b *testing.B) {
+	a := newShownAgent(b)
+	var wants []target.Want
+	var targets []registrar.TargetStatus
+	for i := range 500 {
+		w := testWant("web", uint16(32768+i))
+		w.Run.ID, w.Run.Name = strings.Repeat("0", 61)+string([]byte{'a' + byte(i/100), '0' + byte(i/10%10), '0' + byte(i%10)}), "web-"+time.Duration(i).String()
+		wants = append(wants, w)
+		targets = append(targets, registered(w, "healthy", ""))
+	}
+	a.show(1, wants, []discovery.Decision{}, targets...)
+	env := &environment{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, getenv: func(k string) string {
+		return map[string]string{"BERTH_CONTROL_SOCKET": a.socket}[k]
+	}}
+	for b.Loop() {
+		if code := execute(b.Context(), []string{"status"}, env); code != 0 {
+			b.Fatalf("exit code %d", code)
+		}
+	}
+}
