@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"berth/pkg/discovery"
+	"berth/pkg/host"
 	"berth/pkg/registrar"
 	"berth/pkg/server"
 	"berth/pkg/target"
@@ -363,4 +364,24 @@ func TestTable_rows_fit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Above the table stands why the host drains, and what EC2 has scheduled.
+func TestTable_header_host(t *testing.T) {
+	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	s := &server.StatusV1{
+		Agent: server.AgentV1{Build: server.Build{Version: "1"}}, Readiness: server.Readiness{Ready: true},
+		Host: server.Host{InstanceID: testInstance, Notices: []host.Notice{
+			{Kind: host.Maintenance, Action: "system-reboot", Deadline: now.Add(time.Hour)}, {Kind: host.Spot, Action: "terminate"},
+		}},
+		Drains: []server.DrainV1{{Cause: "operator", By: "alice", Reason: "new kernel", Since: now.Add(-3 * time.Hour)}, {Container: "c", Cause: "operator"}},
+	}
+	(&table{w: &out, now: now}).header(s)
+	want := "berth 1 on " + testInstance + ": ready\n" +
+		"  the host drains: operator, by alice, since 3h: new kernel\n" +
+		"  EC2 has scheduled maintenance: system-reboot at 2026-11-22T11:00:00Z (it is not acted on: berth drain --all)\n\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
 }

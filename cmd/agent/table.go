@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"berth/pkg/host"
 	"berth/pkg/server"
 )
 
@@ -81,9 +82,26 @@ func (t *table) header(s *server.StatusV1) {
 		if d.By != "" {
 			by = ", by " + d.By
 		}
-		t.paragraph("  ", plain(fmt.Sprintf("the host drains: %s%s, since %s", d.Cause, by, ago(t.now, d.Since))), "")
+		why := ""
+		if d.Reason != "" {
+			why = ": " + d.Reason
+		}
+		t.paragraph("  ", plain(fmt.Sprintf("the host drains: %s%s, since %s%s", d.Cause, by, ago(t.now, d.Since), why)), "")
+	}
+	for _, n := range s.Host.Notices {
+		if n.Kind == host.Maintenance {
+			t.paragraph("  ", plain("EC2 has scheduled maintenance: "+n.Action+at(n.Deadline)+" (it is not acted on: berth drain --all)"), "")
+		}
 	}
 	t.printf("\n")
+}
+
+// at says when something is; nothing where that is not known.
+func at(when time.Time) string {
+	if when.IsZero() {
+		return ""
+	}
+	return " at " + when.UTC().Format(time.RFC3339)
 }
 
 // paragraph writes text after an indentation, broken at the terminal's width.

@@ -374,3 +374,41 @@ func metricOf(t *testing.T, agent *rig.Agent, name string) float64 {
 	t.Fatalf("there is no metric %s", name)
 	return 0
 }
+
+// The recipe of docs/rolling-deploys.md, as it is.
+func TestRollingDeploy(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	r.StartReady(t)
+	image, service := r.Engine.WebImage(t, harness.Image{}), harness.Unique("service")
+	deploy := func(wantCode int, env []string, args ...string) string {
+		t.Helper()
+		env = append(env, "IMAGE="+image, "GROUP="+r.Group("web"), "STOP_FLAGS=--settle 1s")
+		code, out := r.Script(t, "../../deploy/examples/rolling-deploy.sh", env, append([]string{service, "-l", harness.LabelOwner + "=" + harness.Owner()}, args...)...)
+		if code != wantCode {
+			t.Fatalf("exit code %d; want %d\n%s", code, wantCode, out)
+		}
+		return out
+	}
+	serving := func(n int) []target.Target {
+		t.Helper()
+		got := r.Sim.Registered(r.Group("web"))
+		if len(got) != n {
+			t.Fatalf("%d targets are registered; want %d", len(got), n)
+		}
+		return got
+	}
+	deploy(0, []string{"COUNT=2"})
+	first := serving(2)
+	if out := deploy(0, nil); !strings.Contains(out, "2 new, 2 replaced") {
+		t.Errorf("it says %q", out)
+	}
+	second := serving(2)
+	for _, before := range first {
+		if slices.Contains(second, before) {
+			t.Errorf("%v is still registered", before)
+		}
+	}
+	// New ones that do not get healthy in time leave everything as it was.
+	deploy(1, []string{"TIMEOUT=10ms"})
+	r.WaitExact(t, "web", second...)
+}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
@@ -100,4 +101,24 @@ func (b *Running) End(t testing.TB) (code int, stdout, stderr string) {
 		t.Fatalf("berth %v does not end:\n%s", b.cmd.Args[1:], b.err.String())
 	}
 	return b.cmd.ProcessState.ExitCode(), b.out.String(), b.err.String()
+}
+
+// Script runs a shell script as an operator of this rig's host would: with its docker and its berth. It returns the exit
+// code and all that was written.
+func (r *Rig) Script(t testing.TB, path string, env []string, args ...string) (code int, output string) {
+	t.Helper()
+	berth, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := within(t, 2*harness.Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(append(r.Server.Env(), env...), "PATH="+filepath.Dir(berth)+":"+os.Getenv("PATH"), "HOME="+r.dir,
+		"DOCKER_HOST="+r.Engine.Host(), "BERTH_DOCKER_SOCKET="+r.Engine.Socket, "BERTH_CONTROL_SOCKET="+r.Socket())
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		t.Fatalf("run %s: %v", path, err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
 }
