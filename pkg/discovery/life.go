@@ -59,7 +59,6 @@ type heard struct {
 // circumstances are what a life has to know of its surroundings to understand an event.
 type circumstances struct {
 	now      time.Time
-	born     time.Time // of the watcher
 	timing   Timing
 	stopping bool // a stop signal's drain holds the run in memory
 }
@@ -121,7 +120,7 @@ func (l *life) hear(e Event, c circumstances) heard {
 	}
 	switch e.Action {
 	case ActionStart:
-		return l.hearStart(e, c)
+		return l.hearStart(e)
 	case ActionDie:
 		l.count(e, c)
 		return l.end(e.Time)
@@ -142,15 +141,14 @@ func (l *life) hear(e Event, c circumstances) heard {
 	return heard{}
 }
 
-func (l *life) hearStart(e Event, c circumstances) heard {
+func (l *life) hearStart(e Event) heard {
 	before := l.startedAt
 	l.startedAt = maxTime(l.startedAt, e.Time)
 	l.signals = signalsAfter(l.signals, e.Time)
 	over := false
 	switch {
 	case l.facts == nil:
-		// What was registered before the watcher began may be of this very run: only a later start says otherwise.
-		over = e.Time.After(c.born)
+		over = true // whatever is registered for it is of an earlier run
 	case !l.ended:
 		// The run in memory has announced its start before, or cannot be announced so late: this is another one's.
 		announced := !before.IsZero() && !before.Before(l.facts.StartedAt)

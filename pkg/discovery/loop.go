@@ -15,7 +15,6 @@ const heartbeat = 5 * time.Second
 // state is all that the loop owns. Nobody else touches it; requests are functions that the loop runs.
 type state struct {
 	w          *Watcher
-	born       time.Time
 	lives      map[string]*life
 	gone       map[string]time.Time // containers destroyed lately: a list begun before may still show them
 	seen       *recent
@@ -43,13 +42,13 @@ type state struct {
 
 func newState(w *Watcher) *state {
 	s := &state{
-		w: w, born: time.Now(),
+		w:     w,
 		lives: make(map[string]*life), gone: make(map[string]time.Time), seen: newRecent(),
 		shadowed: make(map[string]bool), drains: make(map[string]Drain),
 		rules: w.opts.Rules, generation: w.opts.Generation, instance: w.opts.Instance,
 		stream: *w.stream.Load(), changed: true,
 	}
-	s.stream.Since = s.born
+	s.stream.Since = s.now()
 	s.loadDrains(w.loaded)
 	return s
 }
@@ -345,7 +344,7 @@ func (s *state) forget(l *life) {
 }
 
 func (s *state) circumstances(l *life) circumstances {
-	return circumstances{now: s.now(), born: s.born, timing: s.w.opts.Timing, stopping: s.stopping(l)}
+	return circumstances{now: s.now(), timing: s.w.opts.Timing, stopping: s.stopping(l)}
 }
 
 // admittedBefore returns the groups in which an earlier agent has registered this run.

@@ -80,6 +80,21 @@ func TestWatcher_manyHang(t *testing.T) {
 		if got := len(h.w.Snapshot().Wants["web"]); got != 40 {
 			t.Errorf("wanted in web: got %d; want all 40 as before", got)
 		}
+		// Nor are those that a list has inspected kept waiting by those that hang.
+		id := h.engine.Run(enginetest.Spec{Name: "steady", Ports: []string{"80"}, Labels: map[string]string{discovery.TargetsLabel: "api"}})
+		for range 20 {
+			h.settle(30 * time.Second)
+			h.engine.Tamper(func(discovery.Event) []discovery.Event { return nil })
+			name := fmt.Sprint("steady-", time.Now().Unix())
+			h.engine.Rename(id, name)
+			h.engine.Tamper(nil)
+			h.engine.Forget() // so that the new stream does not tell
+			h.engine.Cut()
+			h.settle(2 * time.Second)
+			if got := h.w.Snapshot().Wants["api"]; len(got) != 1 || got[0].Run.Name != name {
+				t.Errorf("wanted in api: got %v; want %s", got, name)
+			}
+		}
 	})
 }
 
@@ -583,6 +598,15 @@ func TestWatcher_unknownThatEnds(t *testing.T) {
 		"death":   func(e *enginetest.Engine, id string) { e.Die(id, 1) },
 		"removal": func(e *enginetest.Engine, id string) { e.Remove(id) },
 		"restart": func(e *enginetest.Engine, id string) { e.Restart(id) }, // what was registered was of the run before
+		"start alone": func(e *enginetest.Engine, id string) {
+			e.Tamper(func(ev discovery.Event) []discovery.Event {
+				if ev.Action == discovery.ActionStart {
+					return []discovery.Event{ev}
+				}
+				return nil
+			})
+			e.Restart(id)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

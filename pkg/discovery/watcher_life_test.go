@@ -62,6 +62,33 @@ func TestWatcher_pauseWithoutAnswer(t *testing.T) {
 	})
 }
 
+// A long pause went unheard from its beginning to its end: the container was never out, and does not go out for it.
+func TestWatcher_pauseUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		id := h.engine.Run(web("web-1"))
+		h.wants("web-1:32768")
+		h.settle(time.Minute)
+		h.engine.Down()
+		h.settle(time.Second)
+		h.engine.Pause(id)
+		h.settle(20 * time.Second)
+		h.engine.Unpause(id)
+		h.settle(time.Second)
+		release := h.engine.HangInspect(id)
+		published := len(h.snapshots())
+		h.engine.Up()
+		h.settle(30 * time.Second)
+		release()
+		h.settle(time.Minute)
+		for _, s := range h.snapshots()[published-1:] {
+			if len(s.Wants["web"]) != 1 {
+				t.Errorf("it went out: %s", describe(s))
+			}
+		}
+	})
+}
+
 // The agent starts while a container is paused: since when is not known. One that is registered has its moment, one
 // that is not does not come in.
 func TestWatcher_pausedAtTheStart(t *testing.T) {
@@ -210,12 +237,16 @@ func TestWatcher_stopBeforeDie(t *testing.T) {
 			case discovery.ActionDie, discovery.ActionDisconnect:
 				die = append(die, e)
 				return nil
-			case discovery.ActionStop:
-				return append([]discovery.Event{e}, die...)
 			}
 			return []discovery.Event{e}
 		})
 		h.engine.Stop(id)
+		h.wants()
+		h.settle(time.Second)
+		h.engine.Tamper(nil)
+		for _, e := range die {
+			h.engine.Emit(e)
+		}
 		h.wants()
 		if n := h.engine.Counts().Total() - before; n != 0 {
 			t.Errorf("%d inspections; want none", n)

@@ -23,6 +23,9 @@ func TestWatcher_startAndStop(t *testing.T) {
 		h.engine.Die(id, 0)
 		h.wants()
 		h.settle(time.Second)
+		if n, m := len(h.w.Snapshot().Drains), len(h.store.saved()); n != 0 || m != 0 {
+			t.Errorf("%d drains, %d on disk, of a run that is over; want none", n, m)
+		}
 		h.engine.Start(id)
 		h.wants("web-1:32768")
 	})
@@ -174,31 +177,28 @@ func TestWatcher_leavingAcrossRestarts(t *testing.T) {
 	}
 }
 
-// Nobody watched while the signal came. At no moment is it wanted, whichever of stream, list and inspection is quickest.
+// Nobody watched while the signal came. At no moment is it wanted, though list and inspection are quicker than the
+// stream that tells of it.
 func TestWatcher_toldToStopWhileTheAgentWasAway(t *testing.T) {
-	for range 20 {
-		synctest.Test(t, func(t *testing.T) {
-			h := start(t)
-			spec := web("web-1")
-			spec.StopSignal = "SIGQUIT" // which the agent has to learn first
-			id := h.engine.Run(spec)
-			h.settle(time.Second)
-			h.stop()
-			for range 100 { // so that there is something to tell
-				h.engine.Signal(id, 1)
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		spec := web("web-1")
+		spec.StopSignal = "SIGQUIT" // which the agent has to learn first
+		id := h.engine.Run(spec)
+		h.settle(time.Second)
+		h.stop()
+		h.engine.Signal(id, 3)
+		time.Sleep(time.Minute)
+		h.engine.SlowStreams(50 * time.Millisecond)
+		again := watch(t, h.engine, h.store, options())
+		again.wants()
+		again.verdict("web-1", discovery.Leaving)
+		for _, s := range again.snapshots() {
+			if len(s.Wants["web"]) > 0 {
+				t.Fatalf("it is wanted: %s", describe(s))
 			}
-			h.engine.Signal(id, 3)
-			time.Sleep(time.Minute)
-			again := watch(t, h.engine, h.store, options())
-			again.wants()
-			again.verdict("web-1", discovery.Leaving)
-			for _, s := range again.snapshots() {
-				if len(s.Wants["web"]) > 0 {
-					t.Fatalf("it is wanted: %s", describe(s))
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // A drain of a run that is over by now holds nobody.
@@ -219,6 +219,26 @@ func TestWatcher_drainOfAnEarlierRun(t *testing.T) {
 		if got := again.store.saved(); len(got) != 0 {
 			t.Errorf("drains on disk: got %v; want none", got)
 		}
+	})
+}
+
+// The death of an earlier run, told again to a fresh agent, ends no drain of the present one.
+func TestWatcher_drainOfThisRunAcrossRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		id := h.engine.Run(web("web-1"))
+		h.settle(time.Second)
+		h.engine.Restart(id)
+		h.wants("web-1:32768")
+		h.settle(time.Second)
+		d := discovery.Drain{Container: id, Cause: discovery.CauseOperator, Hold: discovery.HoldRun}
+		if _, err := h.w.Drain(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		h.stop()
+		again := watch(t, h.engine, h.store, options())
+		again.wants()
+		again.verdict("web-1", discovery.Drained)
 	})
 }
 

@@ -23,6 +23,7 @@ type faults struct {
 	hung       map[string]chan struct{}
 	pass       map[string]int // how many inspections are let through though they should hang
 	tamper     func(discovery.Event) []discovery.Event
+	slowStream time.Duration
 }
 
 // Tamper has every event that is delivered to open streams go through f, which returns what arrives instead: nothing
@@ -95,6 +96,13 @@ func (e *Engine) hang(key string) func() {
 			close(ch)
 		}
 	}
+}
+
+// SlowStreams has streams that are opened from now on take their time before they bring the first event.
+func (e *Engine) SlowStreams(d time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.faults.slowStream = d
 }
 
 // Silence keeps the streams that are open from delivering anything, while they stay open: a stream opened later is well.
@@ -188,6 +196,7 @@ type stream struct {
 	silent bool
 	ended  bool
 	wake   chan struct{} // one slot
+	delay  time.Duration
 }
 
 func (s *stream) push(ev discovery.Event) {
@@ -241,7 +250,7 @@ func (e *Engine) Events(ctx context.Context, since time.Time) (<-chan discovery.
 		close(failed)
 		return out, failed
 	}
-	s := &stream{wake: make(chan struct{}, 1)}
+	s := &stream{wake: make(chan struct{}, 1), delay: e.faults.slowStream}
 	for _, ev := range e.ring {
 		if !ev.Time.Before(since) {
 			s.push(ev)
@@ -262,6 +271,11 @@ func (e *Engine) deliver(ctx context.Context, s *stream, out chan<- discovery.Ev
 		delete(e.streams, s)
 		e.mu.Unlock()
 	}()
+	select {
+	case <-time.After(s.delay):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for {
 		e.mu.Lock()
 		queue, ended := s.queue, s.ended
