@@ -2,28 +2,23 @@ package server
 
 import (
 	"bytes"
-	"html/template"
+	"fmt"
+	"html"
 	"net/http"
 	"time"
-
-	"go.uber.org/zap"
 )
 
-// page is the status page: the same facts as /v1/status, for a browser. It is one document without scripts.
-var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"stamp": func(t time.Time) string {
-		if t.IsZero() {
-			return ""
-		}
-		return t.UTC().Format("2006-01-02 15:04:05")
-	},
-}).Parse(`<!DOCTYPE html>
+// This file is the status page: the same facts as /v1/status, for a browser. It is one document without scripts.
+//
+// It is written without html/template: a program that links that keeps every method of every type that it can reach,
+// which is a third of it, because a template might call them by name.
+
+const pageHead = `<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="refresh" content="5">
-<title>berth{{with .Host.InstanceID}} on {{.}}{{end}}</title>
 <style>
 :root { color-scheme: light dark; }
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
@@ -33,42 +28,131 @@ th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px soli
 .healthy, .ok { color: #1a7f37; } .unhealthy, .blocked, .refused, .denied, .gone, .full, .misconfigured, .bad { color: #cf222e; }
 .mono { font-family: ui-monospace, monospace; font-size: .92em; } .dim { opacity: .7; }
 </style>
-</head>
-<body>
-<h1>berth {{.Agent.Version}}{{with .Host.InstanceID}} on <span class="mono">{{.}}</span>{{end}}{{with .Host.Region}}, {{.}}{{end}}</h1>
-<p>{{if .Readiness.Ready}}<span class="ok">Ready.</span>{{else}}<span class="bad">Not ready.</span>{{end}}
-<span class="dim">{{stamp .At}} UTC, configuration {{.Generation}}, up since {{stamp .Agent.StartedAt}}.</span></p>
-<ul>{{range .Readiness.Checks}}{{if not .OK}}<li><b>{{.Name}}</b>: {{.Detail}}{{with .Change}} <span class="dim">{{.}}</span>{{end}}</li>{{end}}{{end}}
-{{range .Drains}}{{if not .Container}}<li><b>The host drains</b>: {{.Cause}}{{with .By}}, by {{.}}{{end}}, since {{stamp .Since}}</li>{{end}}{{end}}</ul>
-<h2>Targets</h2>
+`
+
+const pageTargets = `<h2>Targets</h2>
 <table>
 <thead><tr><th>Container</th><th>Group</th><th>Port</th><th>Target</th><th>State</th><th>Since</th><th>Why</th></tr></thead>
 <tbody>
-{{range .Rows}}<tr><td>{{.Run}}{{if .Run.ID}} <span class="mono dim">{{.Run.Short}}</span>{{end}}</td><td>{{.Group}}</td>
-<td>{{if .ContainerPort.Port}}{{.ContainerPort}}{{end}}</td><td class="mono">{{if .Target.ID}}{{.Target}}{{else if .HostPort}}:{{.HostPort}}{{end}}</td>
-<td class="{{.State}}">{{.State}}</td><td>{{stamp .Since}}</td><td>{{.Why}}{{with .Change}} <span class="dim">{{.}}</span>{{end}}</td></tr>
-{{else}}<tr><td colspan="7">No container has asked for a target group yet.</td></tr>
-{{end}}</tbody>
+`
+
+const pageGroups = `</tbody>
 </table>
 <h2>Target groups</h2>
 <table>
 <thead><tr><th>Group</th><th>Name</th><th>Protocol</th><th>State</th><th>Desired</th><th>Registered</th><th>Healthy</th><th>Refused</th><th>Unclaimed</th><th>Verified</th></tr></thead>
 <tbody>
-{{range .Groups}}<tr><td>{{.Label}}</td><td>{{.Name}}</td><td>{{.Protocol}}</td><td class="{{.State}}">{{.State}}{{with .Err}}: {{.}}{{end}}</td>
-<td>{{.Counts.Desired}}</td><td>{{.Counts.Registered}}</td><td>{{.Counts.Healthy}}</td><td>{{.Counts.Refused}}</td><td>{{.Counts.Unclaimed}}</td><td>{{stamp .VerifiedAt}}</td></tr>
-{{end}}</tbody>
+`
+
+const pageEnd = `</tbody>
 </table>
 </body>
 </html>
-`))
+`
+
+// pageWriter writes HTML. Whatever is not part of the page itself goes through put.
+type pageWriter struct{ bytes.Buffer }
+
+// put writes a format of %s, %v and %d. Every argument is escaped, for text and for quoted attributes.
+func (p *pageWriter) put(format string, args ...any) {
+	for i, arg := range args {
+		if _, number := arg.(int); !number {
+			args[i] = html.EscapeString(fmt.Sprint(arg))
+		}
+	}
+	fmt.Fprintf(p, format, args...)
+}
+
+// unless writes format with arg, unless arg is empty.
+func (p *pageWriter) unless(format, arg string) {
+	if arg != "" {
+		p.put(format, arg)
+	}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.DateTime)
+}
 
 func (s *Server) servePage(w http.ResponseWriter, _ *http.Request) {
-	var body bytes.Buffer
-	if err := page.Execute(&body, s.Status()); err != nil {
-		s.log.Error("render status page", zap.Error(err))
-		writeError(w, http.StatusInternalServerError, "the page cannot be rendered")
-		return
-	}
+	status := s.Status()
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(body.Bytes()) // a client that is gone needs no answer
+	_, _ = w.Write(page(&status)) // a client that is gone needs no answer
+}
+
+func page(s *StatusV1) []byte {
+	var p pageWriter
+	p.WriteString(pageHead)
+	p.put("<title>berth")
+	p.unless(" on %s", s.Host.InstanceID)
+	p.put("</title>\n</head>\n<body>\n<h1>berth %s", s.Agent.Version)
+	p.unless(` on <span class="mono">%s</span>`, s.Host.InstanceID)
+	p.unless(", %s", s.Host.Region)
+	p.put("</h1>\n<p>")
+	if s.Readiness.Ready {
+		p.put(`<span class="ok">Ready.</span>`)
+	} else {
+		p.put(`<span class="bad">Not ready.</span>`)
+	}
+	p.put("\n"+`<span class="dim">%s UTC, configuration %v, up since %s.</span></p>`+"\n<ul>", stamp(s.At), s.Generation, stamp(s.Agent.StartedAt))
+	for i := range s.Readiness.Checks {
+		if c := &s.Readiness.Checks[i]; !c.OK {
+			p.put("<li><b>%s</b>: %s", c.Name, c.Detail)
+			p.unless(` <span class="dim">%s</span>`, c.Change)
+			p.put("</li>")
+		}
+	}
+	for i := range s.Drains {
+		if d := &s.Drains[i]; d.Container == "" {
+			p.put("<li><b>The host drains</b>: %s", d.Cause)
+			p.unless(", by %s", d.By)
+			p.put(", since %s</li>", stamp(d.Since))
+		}
+	}
+	p.put("</ul>\n")
+	p.WriteString(pageTargets)
+	for i := range s.Rows {
+		p.row(&s.Rows[i])
+	}
+	if len(s.Rows) == 0 {
+		p.put(`<tr><td colspan="7">No container has asked for a target group yet.</td></tr>` + "\n")
+	}
+	p.WriteString(pageGroups)
+	for i := range s.Groups {
+		p.group(&s.Groups[i])
+	}
+	p.WriteString(pageEnd)
+	return p.Bytes()
+}
+
+func (p *pageWriter) row(r *Row) {
+	p.put("<tr><td>%s", r.Run)
+	if r.Run.ID != "" {
+		p.put(` <span class="mono dim">%s</span>`, r.Run.Short())
+	}
+	p.put("</td><td>%s</td>\n<td>", r.Group)
+	if r.ContainerPort.Port != 0 {
+		p.put("%s", r.ContainerPort)
+	}
+	p.put(`</td><td class="mono">`)
+	switch {
+	case r.Target.ID != "":
+		p.put("%s", r.Target)
+	case r.HostPort != 0:
+		p.put(":%v", r.HostPort)
+	}
+	p.put(`</td>`+"\n"+`<td class="%s">%s</td><td>%s</td><td>%s`, r.State, r.State, stamp(r.Since), r.Why)
+	p.unless(` <span class="dim">%s</span>`, r.Change)
+	p.put("</td></tr>\n")
+}
+
+func (p *pageWriter) group(g *GroupV1) {
+	p.put(`<tr><td>%s</td><td>%s</td><td>%s</td><td class="%s">%s`, g.Label(), g.Name, g.Protocol, g.State, g.State)
+	p.unless(": %s", g.Err)
+	n := g.Counts
+	p.put("</td>\n<td>%d</td><td>%d</td><td>%d</td><td>%d</td><td>%d</td><td>%s</td></tr>\n",
+		n.Desired, n.Registered, n.Healthy, n.Refused, n.Unclaimed, stamp(g.VerifiedAt))
 }
