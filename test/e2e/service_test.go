@@ -125,20 +125,26 @@ func TestService(t *testing.T) {
 			t.Errorf("berth-drain is %s; want active", state)
 		}
 	})
-	part("the power fails, and the next boot cleans up before Docker starts", func(t *testing.T) { powerFailure(t, w, served) })
 	part("a shutdown drains before anything else stops", func(t *testing.T) {
-		shutdown(t, w, served, "the host is drained")
+		shutdown(t, w, served, "the host is drained: the load balancer has let go of it")
 	})
 	part("the next boot serves again", func(t *testing.T) {
 		w.age(t)
 		w.boot(t)
 		w.waitHealthy(t, served)
 	})
+	part("the power fails, and the next boot cleans up before Docker starts", func(t *testing.T) { powerFailure(t, w, served) })
 	part("a shutdown with a dead agent drains from the ledger", func(t *testing.T) {
+		w.run(t, "berth wait "+web.Name+" --for healthy --timeout 1m")
 		w.unmoved(t, served, func() { w.run(t, "systemctl stop berth") })
 		shutdown(t, w, served, "deregistered 1 targets")
 	})
-	part("removal and purge leave what they say", func(t *testing.T) { removal(t, w, served) })
+	part("removal and purge leave what they say", func(t *testing.T) {
+		w.age(t)
+		w.boot(t)
+		w.run(t, "berth wait "+web.Name+" --for healthy --timeout 1m") // so that the agent knows, too
+		removal(t, w, served)
+	})
 }
 
 func controlSocket(t *testing.T, w *world) {
@@ -271,15 +277,13 @@ func shutdown(t *testing.T, w *world, served target.Target, said string) {
 		}
 	}
 	journal := sh(t, nil, "journalctl", "--no-pager", "-o", "cat", "-u", "berth-drain", "-D", w.fetch(t, "/var/log/journal"))
+	t.Logf("berth-drain said:\n%s", journal)
 	if !strings.Contains(journal, said) {
 		t.Errorf("berth-drain said %q; want %q", journal, said)
 	}
 }
 
 func removal(t *testing.T, w *world, served target.Target) {
-	w.age(t)
-	w.boot(t)
-	w.waitHealthy(t, served)
 	w.unmoved(t, served, func() {
 		said := w.run(t, "dpkg -r berth")
 		if !strings.Contains(said, "stay registered") || !strings.Contains(said, fmt.Sprintf("%s:%d", instance, served.Port)) {
