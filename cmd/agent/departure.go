@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -271,11 +270,3 @@ func (ds *departures) keys() []string {
 
 // sentence is why and what to change.
 func (d *departure) sentence() string { return joined(d.why, d.change) }
-
-// title is what the departure is called on the screen.
-func (d *departure) title() string {
-	if d.host {
-		return "the host"
-	}
-	return cmp.Or(d.run.Name, d.name)
-}

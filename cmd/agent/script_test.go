@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"berth/internal/elbsim"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asBerth) != "" {
 		os.Exit(execute(context.Background(), os.Args[1:], &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // scriptHost is the host that a script runs on: an agent of this process between a Docker engine in memory and elbsim.
@@ -43,6 +44,7 @@ type scriptHost struct {
 	engine *enginetest.Engine
 	config string
 	stop   func()
+	agent  *agent
 	ids    map[string]string // by container name
 	mu     sync.Mutex        // guards failStop
 	fail   string            // what Docker answers to a stop; empty: it stops
@@ -67,6 +69,7 @@ func (s sequential) Run(name string, f func(testscript.T)) {
 //	exits CODE ARGS...       the same, and it has to exit with this code
 //	background ARGS...       the same in the background; interrupt ends it, and it has to exit with 1
 //	registered N [GROUP]     wait until so many targets are registered
+//	drains N                 wait until so many drains hold that are nobody's stop signal
 //	foreign PORT             register a target of this host behind the agent's back
 //	fault ACTION CODE        make a call fail
 //	dockerfails MESSAGE      make Docker refuse to stop containers
@@ -77,7 +80,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agent": scriptAgent, "container": scriptContainer, "berth": scriptBerth, "exits": scriptExits, "registered": scriptRegistered,
 			"foreign": scriptForeign, "fault": scriptFault, "dockerfails": scriptDockerFails, "rewrite": scriptRewrite, "background": scriptBackground,
-			"interrupt": scriptInterrupt,
+			"interrupt": scriptInterrupt, "drains": scriptDrains,
 		},
 	})
 }
@@ -165,7 +168,7 @@ func scriptAgent(ts *testscript.TestScript, _ bool, _ []string) {
 	cfg, err := read()
 	ts.Check(err)
 	a := newAgent(cfg, zap.NewNop(), false)
-	a.read, a.engine = read, h.engine
+	a.read, a.engine, h.agent = read, h.engine, a
 	ts.Check(a.build(context.Background()))
 	a.server, err = a.listen(context.Background())
 	ts.Check(err)
@@ -220,8 +223,6 @@ func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-type backgroundKey struct{}
-
 func scriptBackground(ts *testscript.TestScript, _ bool, args []string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan int, 1)
@@ -268,6 +269,21 @@ func scriptDockerFails(ts *testscript.TestScript, _ bool, args []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.fail = strings.Join(args, " ")
+}
+
+func scriptDrains(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	eventually(ts, args[0]+" drains", func() bool {
+		s, _ := hostOf(ts).agent.seen.Get()
+		n := 0
+		for _, d := range s.Drains {
+			if d.Cause != discovery.CauseStopSignal {
+				n++
+			}
+		}
+		return n == want
+	})
 }
 
 // scriptRewrite replaces the target groups of the configuration; the rest stays.

@@ -145,6 +145,7 @@ func (c *Client) getVia(ctx context.Context, client *http.Client, host, path str
 	if err != nil {
 		return fmt.Errorf("ask the agent: %w", err)
 	}
+	defer func() { _ = resp.Body.Close() }()
 	return decodeAnswer(resp, host, v)
 }
 

@@ -207,6 +207,7 @@ func (c *Client) control(ctx context.Context, method, path string, q url.Values,
 	if err != nil {
 		return err
 	}
+	defer func() { _ = resp.Body.Close() }()
 	return decodeAnswer(resp, "the control socket", out)
 }
 
@@ -269,6 +270,7 @@ func (c *Client) Hold(ctx context.Context, d DrainRequestV1) (*Held, error) {
 	}
 	if resp.StatusCode >= http.StatusMultipleChoices {
 		defer cancel()
+		defer func() { _ = resp.Body.Close() }()
 		return nil, decodeAnswer(resp, "the control socket", nil)
 	}
 	dec := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
@@ -290,9 +292,8 @@ func (c *Client) Hold(ctx context.Context, d DrainRequestV1) (*Held, error) {
 	return h, nil
 }
 
-// decodeAnswer reads an answer into v, and closes it.
+// decodeAnswer reads an answer into v.
 func decodeAnswer(resp *http.Response, host string, v any) error {
-	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return fmt.Errorf("read the agent's answer: %w", err)
