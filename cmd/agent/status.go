@@ -43,6 +43,7 @@ since when, and why it is not registered if it is not. Above it stands what is w
 Containers are named by name, id, or the beginning of an id. Without --all, containers that are left alone, because
 they ask for no target group or do not run, are only counted. Exit codes: 0 the agent answered; 1 a named container is
 unknown; 5 the agent does not answer.`,
+		ValidArgsFunction: completeContainers(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return coded(c.run(cmd.Context(), args))
 		},

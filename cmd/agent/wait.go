@@ -69,7 +69,8 @@ func newWaitCommand(env *environment) *cobra.Command {
 The load balancer is asked often meanwhile. Exit codes: 0 reached; 1 the time is over (the last reason is printed);
 2 bad usage; 4 it can never be reached: the container asks for no target group, asks for what cannot be done, or does
 not exist; 5 the agent does not answer.`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeContainers(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return coded(c.run(cmd.Context(), args))
 		},
@@ -79,6 +80,7 @@ not exist; 5 the agent does not answer.`,
 	cmd.Flags().StringVar(&c.group, "group", "", "look at this target group alone")
 	cmd.Flags().DurationVar(&c.timeout, "timeout", 5*time.Minute, "how long to wait")
 	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print the result as JSON")
+	_ = cmd.RegisterFlagCompletionFunc("group", completeGroups(env))  // as below
 	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions( // fails only for a flag that does not exist
 		[]string{string(goalRegistered), string(goalHealthy), string(goalDrained)}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
