@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,8 +25,10 @@ func shutdown(t *testing.T, state, dir string) (code int, stdout, stderr string)
 	var out, errs strings.Builder
 	env := &environment{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: os.Getenv}
 	c := &shutdownDrain{env: env, state: func(context.Context) string { return state }}
-	if err := coded(c.run(t.Context())); err != nil {
-		code = err.(*exitError).code
+	err := coded(c.run(t.Context()))
+	var e *exitError
+	if errors.As(err, &e) {
+		code = e.code
 		errs.WriteString(err.Error())
 	}
 	return code, out.String(), errs.String()

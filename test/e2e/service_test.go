@@ -53,7 +53,7 @@ func TestService(t *testing.T) {
 		}
 	})
 	part("a configuration that comes after the first start is picked up", func(t *testing.T) {
-		w.try(t, "systemctl enable --now berth.service") // it fails, and is tried again
+		w.fails(t, "systemctl enable --now berth.service") // and is tried again
 		harness.Eventually(t, harness.Patience, "the first start has failed", func() error {
 			if result := w.property(t, "berth", "Result"); result != "exit-code" {
 				return fmt.Errorf("result %q", result)
