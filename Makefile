@@ -84,6 +84,11 @@ integration: ## Only the tests on a real Docker engine
 model: ## Play MODEL (2000) random lives of containers on an engine and an AWS that misbehave
 	$(GO) test -count=1 -timeout=30m -run '^TestModel$$' ./test/model -rapid.checks=$${MODEL:-2000}
 
+.PHONY: chaos
+chaos: ## Random lives of 20 containers, engine restarts, cut streams, killed agents, under load (CHAOS=30s, at most 3 minutes)
+	@scripts/need.sh gcc
+	@$(WITH_ENGINE) $(GO) test -race -count=1 -v -timeout=3m ./test/chaos -chaos.for=$(or $(CHAOS),30s) -chaos.seed=$(or $(SEED),0)
+
 .PHONY: fleet
 fleet: ## Simulate accounts of FLEET hosts (100,1000) in fake time: deploy, cold start, outage, a steady day
 	@for n in $${FLEET:-100 1000}; do \
