@@ -99,7 +99,10 @@ func (osFS) Lock(path, holder string) (LedgerLock, error) {
 	for {
 		f, err := openFile(path, unix.O_RDWR|unix.O_CREAT)
 		if errors.Is(err, unix.EROFS) {
-			f, err = openFile(path, unix.O_RDONLY) // an existing one can be locked nevertheless
+			existing, readErr := openFile(path, unix.O_RDONLY) // which can be locked nevertheless
+			if !errors.Is(readErr, fs.ErrNotExist) {
+				f, err = existing, readErr
+			}
 		}
 		if err != nil {
 			return nil, err
