@@ -20,11 +20,22 @@ func (r *resolver) allot(c *Container) {
 		if _, lost := r.owners.later(c, wayOf(p)); lost {
 			continue
 		}
-		a := target.Allotment{Run: c.run(), HostPort: p.HostPort, Protocol: p.Protocol}
-		if !slices.Contains(r.out.Allotted[max(0, len(r.out.Allotted)-2):], a) {
-			r.out.Allotted = append(r.out.Allotted, a)
+		for _, key := range wayOf(p).keys() {
+			a := target.Allotment{
+				Run: c.run(), HostPort: key.port, Protocol: key.protocol, IPv6: key.ipv6,
+				Proof: !slices.Contains(c.Asked[p.PortProto], key.port) && !leftToOthers(c),
+			}
+			if !slices.Contains(r.out.Allotted[max(0, len(r.out.Allotted)-2):], a) {
+				r.out.Allotted = append(r.out.Allotted, a)
+			}
 		}
 	}
+}
+
+// leftToOthers reports whether somebody else may be registering the container: ECS, or whoever opted it out.
+func leftToOthers(c *Container) bool {
+	value, labelled := c.Labels[TargetsLabel]
+	return labelled && strings.TrimSpace(value) == "" || leftAlone(c.Facts) != ""
 }
 
 // owners says who holds which host port. Two running containers cannot hold one: where the facts say so, those of the
@@ -123,5 +134,11 @@ func compareDecisions(a, b Decision) int {
 }
 
 func compareAllotments(a, b target.Allotment) int {
-	return cmp.Or(cmp.Compare(a.HostPort, b.HostPort), cmp.Compare(a.Protocol, b.Protocol), a.Run.Compare(b.Run))
+	family := func(a target.Allotment) int {
+		if a.IPv6 {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(a.HostPort, b.HostPort), cmp.Compare(a.Protocol, b.Protocol), family(a)-family(b), a.Run.Compare(b.Run))
 }

@@ -86,7 +86,11 @@ func (s *state) stopSignal(l *life, at time.Time) {
 	switch {
 	case !ok || !old.StartedAt.Equal(d.StartedAt):
 		s.w.metrics.stopSignals.Inc()
-		s.w.log.Info("container was told to stop", about(l)...)
+		level := zap.DebugLevel // other people's containers are none of our news
+		if len(l.admitted) > 0 {
+			level = zap.InfoLevel
+		}
+		s.w.log.Log(level, "container was told to stop", about(l)...)
 	case !at.After(old.Since):
 		return
 	}

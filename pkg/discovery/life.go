@@ -179,7 +179,7 @@ func (l *life) hearKill(e Event, c circumstances) heard {
 	case !l.running():
 		return heard{changed: l.facts == nil, newer: stops(n, "")}
 	case e.Time.Before(l.facts.StartedAt):
-		return heard{}
+		return heard{ask: true} // of an earlier run; or the clock was set back, and an inspection says what is true
 	}
 	return heard{changed: true, newer: true, stopAt: e.Time}
 }

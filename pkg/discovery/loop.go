@@ -32,6 +32,7 @@ type state struct {
 	connected  bool      // the stream has been open before
 	pastUntil  time.Time // the stream still tells what happened before it was opened
 
+	complete bool // enough was known once to say what is wanted
 	changed  bool
 	next     time.Time // when the last resolution changes by itself
 	seq      uint64
@@ -179,7 +180,7 @@ func (s *state) wakeAt() time.Time {
 	}
 	sooner(s.next)
 	sooner(s.pastUntil)
-	if s.last == nil && !s.list.doneAt.IsZero() {
+	if !s.complete && !s.list.doneAt.IsZero() {
 		sooner(s.list.doneAt.Add(s.w.opts.Settle))
 	}
 	sooner(s.list.notNow)

@@ -11,20 +11,20 @@ import (
 // running container in it, or Settle since. Saying less would read as "nothing is wanted". A host that drains wants
 // nothing whatever Docker says, so that is known at once.
 func (s *state) ready(now time.Time) bool {
-	if s.last != nil || s.hostDrains() {
-		return true
+	if s.complete || s.hostDrains() {
+		return true // the drain may end before Docker has answered: then nothing more is said until it has
 	}
 	if s.list.doneAt.IsZero() {
 		return false
 	}
-	if now.Sub(s.list.doneAt) >= s.w.opts.Settle {
-		return true
-	}
-	for _, l := range s.lives {
-		if l.facts == nil && !l.inspection.failed && l.inspection.owed {
-			return false
+	if now.Sub(s.list.doneAt) < s.w.opts.Settle {
+		for _, l := range s.lives {
+			if l.facts == nil && !l.inspection.failed && l.inspection.owed {
+				return false
+			}
 		}
 	}
+	s.complete = true
 	return true
 }
 
@@ -140,7 +140,9 @@ func sameContent(a, b *Snapshot) bool {
 		slices.Equal(a.Unknown, b.Unknown) && sameWants(a.Wants, b.Wants) &&
 		slices.EqualFunc(a.Drains, b.Drains, sameDrain) &&
 		slices.EqualFunc(a.Allotted, b.Allotted, func(x, y target.Allotment) bool {
-			return sameRun(x.Run, y.Run) && x.HostPort == y.HostPort && x.Protocol == y.Protocol
+			same := sameRun(x.Run, y.Run)
+			x.Run, y.Run = target.Run{}, target.Run{}
+			return same && x == y
 		}) &&
 		slices.EqualFunc(a.Decisions, b.Decisions, func(x, y Decision) bool { return undated(x) == undated(y) && x.Since.Equal(y.Since) })
 }

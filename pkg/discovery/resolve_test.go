@@ -715,13 +715,35 @@ func TestResolve_allotted(t *testing.T) {
 		other("f", 0, "80/tcp 0.0.0.0 40005"),
 		other("g", time.Second, "81/tcp 0.0.0.0 40005"), // f's port is g's now
 		func() Container { c := other("h", 0, "80/tcp 0.0.0.0 40006"); c.Disconnected = true; return c }(),
+		func() Container { // the user chose the number
+			c := other("i", 0, "80/tcp 0.0.0.0 40007")
+			c.Asked = map[target.PortProto][]uint16{{Port: 80}: {40007}}
+			return c
+		}(),
+		func() Container { c := other("j", 0, "80/tcp 0.0.0.0 40008"); c.Labels = map[string]string{TargetsLabel: ""}; return c }(),
+		func() Container {
+			c := other("k", 0, "80/tcp 0.0.0.0 40009")
+			c.Labels = map[string]string{"com.amazonaws.ecs.cluster": "default"}
+			return c
+		}(),
+		other("l", 0, "80/tcp 0.0.0.0 40010", "80/tcp :: 40011"), // before Docker 27 the numbers could differ
 	}}
 	res := Resolve(in)
 	var got []string
 	for _, a := range res.Allotted {
-		got = append(got, fmt.Sprintf("%s %d/%s", a.Run.Name, a.HostPort, a.Protocol))
+		line := fmt.Sprintf("%s %d/%s", a.Run.Name, a.HostPort, a.Protocol)
+		if a.IPv6 {
+			line += " ipv6"
+		}
+		if !a.Proof {
+			line += " no proof"
+		}
+		got = append(got, line)
 	}
-	want := []string{"web-1 32768/tcp", "a 40000/tcp", "a 40000/udp", "e 40004/tcp", "g 40005/tcp"}
+	want := []string{
+		"web-1 32768/tcp", "web-1 32768/tcp ipv6", "a 40000/tcp", "a 40000/udp ipv6", "e 40004/tcp", "g 40005/tcp",
+		"i 40007/tcp no proof", "j 40008/tcp no proof", "k 40009/tcp no proof", "l 40010/tcp", "l 40011/tcp ipv6",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("allotted (-want +got):\n%s", diff)
 	}

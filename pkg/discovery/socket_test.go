@@ -212,7 +212,7 @@ func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, body)
 }
 
-func serve(t *testing.T, s *scripted) *Docker {
+func serve(t testing.TB, s *scripted) *Docker {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "engine.sock")
 	l, err := net.Listen("unix", path)
@@ -405,4 +405,45 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s: got %q; want %q", name, got, tc.want)
 		}
 	}
+}
+
+// Whatever an engine says of a container, reading it and deciding about it stands.
+func FuzzInspect(f *testing.F) {
+	f.Add(`{"Id":"c","Name":"/web","State":{"Status":"running","StartedAt":"2026-01-02T03:04:05.6Z","Health":{"Status":"unhealthy","Log":[null]}},"Config":{"Image":"i","Labels":{"berth.targets":"web"},"StopTimeout":5,"ExposedPorts":{"80/tcp":{},"x":{}}},"HostConfig":{"NetworkMode":"bridge","PortBindings":{"80/tcp":[{"HostPort":"8000-8010"}]}},"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"32768"},{"HostIp":"::","HostPort":""}],"81/udp":null},"Networks":{"a":null}}}`)
+	f.Add(`{"Id":"c","State":{"Status":"running"},"Config":{"Labels":{"berth.targets":"web:80"}},"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"not an address","HostPort":"70000"}]}}}`)
+	f.Add(`{"Id":"c","State":{"Status":"paused"},"Config":{},"HostConfig":{"NetworkMode":"container:"}}`)
+	s := &scripted{version: "1.41", server: "Docker/20.10.24 (linux)", answers: make(map[string]string)}
+	d := serve(f, s)
+	if _, err := d.Ping(f.Context()); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		s.mu.Lock()
+		s.answers["containers/c/json"] = body
+		s.mu.Unlock()
+		facts, err := d.Inspect(t.Context(), "c")
+		if err != nil {
+			return
+		}
+		for _, p := range facts.Published {
+			if p.Port == 0 {
+				t.Errorf("published: %+v", p)
+			}
+		}
+		res := Resolve(Input{
+			Containers: []Container{{Facts: &facts}},
+			Rules:      []Rule{{Group: "web", Match: &Match{Name: "*"}, Healthy: true}, {Group: "api", Match: &Match{Image: "*"}, NoLabels: true}},
+			Now:        time.Now(),
+		})
+		if len(res.Decisions) == 0 {
+			t.Error("no decision")
+		}
+		for _, wants := range res.Wants {
+			for _, w := range wants {
+				if w.HostPort4 == 0 && w.HostPort6 == 0 {
+					t.Errorf("wanted without a host port: %+v", w)
+				}
+			}
+		}
+	})
 }
