@@ -31,14 +31,21 @@ nothing to do it ends at once, without asking anybody. What cannot be removed in
 Exit codes: 0 nothing is left of an earlier boot; 1 something is; 2 the configuration is wrong; 3 the agent runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(cmd.Flags(), env)
-			if errors.Is(err, config.ErrNoGroups) {
-				cfg, err = config.Default(), nil // what is registered goes, whatever will be configured
+			cfg, wrong := loadConfig(cmd.Flags(), env)
+			if wrong != nil {
+				// What is registered goes, whatever is configured by now: Docker does not wait for a typo to be mended.
+				cfg = config.Default()
+				cfg.StateDir = unconfiguredStateDir(env)
+				if f := cmd.Flags().Lookup("state-dir"); f != nil && f.Changed {
+					cfg.StateDir = f.Value.String()
+				}
+				fmt.Fprintf(env.stderr, "berth: the configuration is wrong, working from the ledger in %s alone\n", cfg.StateDir)
 			}
-			if err != nil {
-				return exit(exitUsage, err)
+			err := boot(cmd.Context(), cfg, env, readBootID())
+			if wrong != nil && !errors.Is(wrong, config.ErrNoGroups) {
+				return exit(exitUsage, errors.Join(wrong, err))
 			}
-			return boot(cmd.Context(), cfg, env, readBootID())
+			return err
 		},
 	}
 	addConfigFlags(cmd.Flags())

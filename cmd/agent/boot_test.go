@@ -160,3 +160,21 @@ func TestBoot_denied(t *testing.T) {
 		t.Errorf("the ledger has %d stale entries; want the one that is left", n)
 	}
 }
+
+// TestBoot_wrongConfiguration: a typo that a reload refused days ago does not leave the targets of an earlier boot in.
+func TestBoot_wrongConfiguration(t *testing.T) {
+	sim := account(t, "web")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, "before", "web", 32768)
+	file := filepath.Join(dir, "berth.yaml")
+	if err := os.WriteFile(file, []byte("target_group: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := berth(t, "boot", "--config", file, "--state-dir", dir)
+	if code != exitUsage || !strings.Contains(stdout, "deregistered 1 targets") || !strings.Contains(stderr, "target_groups") {
+		t.Errorf("berth boot = %d, %q, %q; want the target removed, and the typo named", code, stdout, stderr)
+	}
+	if got := sim.Registered("web"); len(got) != 0 {
+		t.Errorf("%v are left", got)
+	}
+}

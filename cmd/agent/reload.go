@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -44,8 +45,11 @@ func (a *agent) takeSettings(ctx context.Context) error {
 	last.before = nil
 	next := &settings{Config: cfg, generation: old.generation + 1, before: &last}
 	a.settings.Store(next)
+	// Whoever asked may be gone by now; half a reload would be worse than one that nobody waits for.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
 	if err := a.watcher.Reconfigure(ctx, next.generation, discoveryRules(cfg)); err != nil {
-		return fmt.Errorf("hand the configuration to discovery: %w", err) // it may take it up all the same
+		return fmt.Errorf("hand the configuration to discovery: %w", err)
 	}
 	return nil
 }

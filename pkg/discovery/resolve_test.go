@@ -720,7 +720,11 @@ func TestResolve_allotted(t *testing.T) {
 			c.Asked = map[target.PortProto][]uint16{{Port: 80}: {40007}}
 			return c
 		}(),
-		func() Container { c := other("j", 0, "80/tcp 0.0.0.0 40008"); c.Labels = map[string]string{TargetsLabel: ""}; return c }(),
+		func() Container {
+			c := other("j", 0, "80/tcp 0.0.0.0 40008")
+			c.Labels = map[string]string{TargetsLabel: ""}
+			return c
+		}(),
 		func() Container {
 			c := other("k", 0, "80/tcp 0.0.0.0 40009")
 			c.Labels = map[string]string{"com.amazonaws.ecs.cluster": "default"}

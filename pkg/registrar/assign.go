@@ -27,9 +27,9 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 			keysOf[groupARN] = nil
 		}
 	}
-	base := input{seq: d.Seq, self: r.self, allotted: make(map[allotment]target.Run, len(d.Allotted)), unknown: make(map[string]bool, len(d.Unknown))}
+	base := input{seq: d.Seq, self: r.self, allotted: make(map[allotment]target.Allotment, len(d.Allotted)), unknown: make(map[string]bool, len(d.Unknown))}
 	for _, a := range d.Allotted {
-		base.allotted[allotment{a.HostPort, a.Protocol}] = a.Run
+		base.allotted[allotment{a.HostPort, a.Protocol, a.IPv6}] = a
 	}
 	for _, id := range d.Unknown {
 		base.unknown[id] = true

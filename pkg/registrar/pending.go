@@ -31,8 +31,8 @@ func (r *reconciler) pending() []Pending {
 		why := "no container wants it any more"
 		holder, taken := r.holder(t)
 		switch {
-		case taken && holder.ID != s.Run.ID:
-			why = fmt.Sprintf("it is stale: Docker has given port %d to %s, which is not served here", t.Port, holder)
+		case taken && holder.Run.ID != s.Run.ID:
+			why = fmt.Sprintf("it is stale: Docker has given port %d to %s, which is not served here", t.Port, holder.Run)
 		case len(r.in.keys) == 0:
 			why = "its target group has left the configuration"
 		case s.Run.ID != "":

@@ -49,6 +49,15 @@ type State struct {
 	Settled bool
 }
 
+// certainFrom is from when on an observation ends a doubt: when nothing can come any more, and what is seen is no older
+// than our last write.
+func (s State) certainFrom() time.Time {
+	if settled := s.WrittenAt.Add(settle); !s.WrittenAt.IsZero() && settled.After(s.DoubtUntil) {
+		return settled
+	}
+	return s.DoubtUntil
+}
+
 // Step is one call that should be made now, or the time to plan again where none should.
 type Step struct {
 	Class   Class
@@ -104,8 +113,8 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 	for _, t := range target.Sorted(have) {
 		switch s := have[t]; {
 		case s.DoubtUntil.IsZero():
-		case s.DoubtUntil.After(now):
-			sooner(s.DoubtUntil)
+		case s.certainFrom().After(now):
+			sooner(s.certainFrom())
 		default:
 			doubtful = append(doubtful, t)
 		}

@@ -2,6 +2,7 @@ package registrar
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,14 +21,15 @@ type input struct {
 	facts    GroupFacts
 	wants    []target.Want
 	owner    Ownership
-	allotted map[allotment]target.Run
+	allotted map[allotment]target.Allotment
 	unknown  map[string]bool // container ids
 }
 
-// allotment is a host port of one transport protocol: TCP and UDP ports are given out separately.
+// allotment is a host port of one transport protocol and address family: they are given out separately.
 type allotment struct {
 	port     uint16
 	protocol target.Protocol
+	ipv6     bool
 }
 
 // reconciler brings one target group to what is wanted and keeps it there. One goroutine (run) owns all its state;
@@ -54,8 +56,10 @@ type reconciler struct {
 	cond      Conditions
 	trouble   [classes]*CallError
 	attempts  [classes]int
-	doneSeq   uint64 // of the newest input all of whose calls were answered, or are held up by a failure
-	tried     bool   // a first attempt has ended, well or not
+	batch     [classes]int // the most targets of one call, after a quota or a bad target refused a larger one; 0: no limit
+	turn      [classes]int // where the next batch of one begins, so that a bad target is in nobody's way
+	doneSeq   uint64       // of the newest input all of whose calls were answered, or are held up by a failure
+	tried     bool         // a first attempt has ended, well or not
 	schedule  schedule
 	goneSince time.Time // the group was first found not to exist
 	would     []Pending // what a dry run has last said that it would do
@@ -274,31 +278,33 @@ func (r *reconciler) keep() map[target.Target]bool {
 		if !r.in.unknown[s.Run.ID] {
 			continue
 		}
-		if holder, taken := r.holder(t); !taken || holder.ID == s.Run.ID {
+		if holder, taken := r.holder(t); !taken || holder.Run.ID == s.Run.ID {
 			keep[t] = true
 		}
 	}
 	return keep
 }
 
-// holder returns the run that Docker gave the target's port to, in a protocol that the group speaks.
-func (r *reconciler) holder(t target.Target) (target.Run, bool) {
+// holder returns who has the target's port, in a protocol and address family that the group speaks.
+func (r *reconciler) holder(t target.Target) (target.Allotment, bool) {
 	for _, p := range []target.Protocol{target.TCP, target.UDP} {
-		if run, ok := r.in.allotted[allotment{t.Port, p}]; ok && r.in.facts.takes(p) {
-			return run, true
+		a, ok := r.in.allotted[allotment{t.Port, p, r.in.facts.IPAddressType == "ipv6"}]
+		if ok && r.in.facts.takes(p) {
+			return a, true
 		}
 	}
-	return target.Run{}, false
+	return target.Allotment{}, false
 }
 
 // ours reports whether a registration of this host that nothing wants is ours to remove: because all of the
-// instance's are, or because Docker gave its port to a container that should not be served here.
+// instance's are (but not while a container is there that nobody has looked at: it may be the one that is served), or
+// because Docker gave its port to a container that should not be served here.
 func (r *reconciler) ours(t target.Target) bool {
+	holder, taken := r.holder(t)
 	if r.in.owner == OwnInstance {
-		return true
+		return taken || len(r.in.unknown) == 0
 	}
-	_, taken := r.holder(t)
-	return taken
+	return taken && holder.Proof
 }
 
 // mine reports whether a target is this host's at all. Nothing else is ever considered.
@@ -344,6 +350,7 @@ func (r *reconciler) next(now time.Time) Step {
 	}
 	step := Plan(r.want, r.have, r.cond, now)
 	if step.Class != ClassNone && (!r.env.dry || step.Class == ClassDescribe) {
+		step.Targets = r.portion(step)
 		return step
 	}
 	if r.env.dry {
@@ -415,6 +422,38 @@ func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
 		}
 	}
 	r.trouble[c] = ce
+}
+
+// portion is the part of a step that is sent at once: all of it, unless a call of this class was refused for one of its
+// targets, or for their number.
+func (r *reconciler) portion(s Step) []target.Target {
+	n := r.batch[s.Class]
+	if n == 0 || len(s.Targets) <= n {
+		return s.Targets
+	}
+	if n > 1 {
+		return s.Targets[:n]
+	}
+	at := r.turn[s.Class] % len(s.Targets)
+	return s.Targets[at : at+1]
+}
+
+// resize halves the batches of a class when a call of n targets was refused for what it named, since AWS takes such a
+// call as a whole or not at all, and doubles them when one was accepted.
+func (r *reconciler) resize(c Class, n int, ce *CallError, now time.Time) {
+	switch {
+	case ce == nil:
+		if r.batch[c] *= 2; r.batch[c] > maxTargets {
+			r.batch[c] = 0
+		}
+	case ce.Fault != FaultFull && ce.Fault != FaultInvalid:
+	case n > 1:
+		r.batch[c] = n / 2
+		r.cond.Hold[c] = now.Add(time.Second + rand.N(time.Second)) // it is another call
+	default:
+		r.batch[c] = 1
+		r.turn[c]++
+	}
 }
 
 // succeeded clears what a failure of the class had left behind.

@@ -273,7 +273,7 @@ func TestRegistrar_ownershipInstance(t *testing.T) {
 // TestRegistrar_staleByProof: Docker gave the port of an unclaimed target to a container that is not wanted there.
 func TestRegistrar_staleByProof(t *testing.T) {
 	allot := func(w *world, port uint16, protocol target.Protocol) {
-		w.d.Allotted = []target.Allotment{{Run: run("stranger"), HostPort: port, Protocol: protocol}}
+		w.d.Allotted = []target.Allotment{{Run: run("stranger"), HostPort: port, Protocol: protocol, Proof: true}}
 	}
 	inWorld(t, func(t *testing.T, w *world) {
 		w.foreign("web", 7, 8, 9)
@@ -747,7 +747,7 @@ func TestRegistrar_dryRun(t *testing.T) {
 		w.ledgerOf(boot, "web", 2)
 		w.dry = true
 		w.start()
-		w.d.Allotted = []target.Allotment{{Run: run("stranger"), HostPort: 7}}
+		w.d.Allotted = []target.Allotment{{Run: run("stranger"), HostPort: 7, Proof: true}}
 		w.want("web", 1, 3)
 		w.after(time.Hour)
 		w.registered("web", 2, 3, 7)
@@ -796,5 +796,105 @@ func TestRegistrar_identifiedLater(t *testing.T) {
 		if g := w.group("web"); g.State != registrar.StateMisconfigured || len(g.Refusals) != 1 {
 			t.Errorf("status is %+v; want misconfigured, with the want refused", g)
 		}
+	}, web())
+}
+
+// TestRegistrar_noProof: a port that a user chose, or that is of a container which somebody else registers, proves
+// nothing about a target that nobody here knows.
+func TestRegistrar_noProof(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.foreign("web", 7, 8)
+		w.start()
+		w.d.Allotted = []target.Allotment{{Run: run("fixed"), HostPort: 7}, {Run: run("other half"), HostPort: 8, IPv6: true, Proof: true}}
+		w.want()
+		w.after(time.Hour)
+		w.registered("web", 7, 8)
+		w.called()
+	}, web())
+}
+
+// TestRegistrar_unknownOfInstance: all of the instance's targets are ours, but a container that nobody has looked at may
+// be the one that is served.
+func TestRegistrar_unknownOfInstance(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.groups[0].Ownership = registrar.OwnInstance
+		w.foreign("web", 7)
+		w.start()
+		w.d.Unknown = []string{"c7"}
+		w.want()
+		w.after(time.Minute)
+		w.registered("web", 7)
+		w.d.Unknown = nil
+		w.want()
+		w.after(5 * time.Second)
+		w.registered("web")
+	}, web())
+}
+
+// TestRegistrar_roomForOne: a quota leaves room for one of two. AWS refuses a call as a whole, so a smaller one is sent.
+func TestRegistrar_roomForOne(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(time.Second)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "TooManyTargets", Action: "RegisterTargets", Times: 2})
+		w.want("web", 1, 2, 3, 4, 5)
+		w.after(10 * time.Second)
+		w.registered("web", 1, 2, 3, 4, 5)
+		if n := len(w.writes()); n > 7 {
+			t.Errorf("%d writes: %v", n, w.writes())
+		}
+	}, web())
+}
+
+// TestRegistrar_oneBadTarget: a target that AWS does not take keeps no other out.
+func TestRegistrar_oneBadTarget(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want()
+		w.after(3 * time.Minute)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "InvalidTarget", Action: "RegisterTargets", Times: 3}) // 2, 1, and the first of two
+		w.want("web", 1, 2)
+		w.after(10 * time.Minute)
+		w.registered("web", 1, 2)
+	}, web())
+}
+
+// TestRegistrar_madeAnewWhileStopped: a group was deleted and created again under its name, and the ledger knows both:
+// nothing is removed from the new one because it might be the old.
+func TestRegistrar_madeAnewWhileStopped(t *testing.T) {
+	for range 20 { // the ledger's two are looked at in any order
+		inWorld(t, func(t *testing.T, w *world) {
+			w.ledgerOf(boot, "web", 1)
+			before := w.sim.GroupARN("web")
+			deleteGroup(t, w, before)
+			w.addGroup(web())
+			w.ledgerOf(boot, "web", 1)
+			w.start()
+			w.want("web", 1)
+			for range 60 {
+				w.after(5 * time.Second)
+				w.registered("web", 1)
+			}
+		}, web())
+	}
+}
+
+// TestRegistrar_doubtEndsAfterWrite: a doubt that ends just after a write is looked at once, when a look proves something.
+func TestRegistrar_doubtEndsAfterWrite(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want()
+		w.after(time.Second)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultLost, Action: "RegisterTargets", Times: 1})
+		w.want("web", 1)
+		w.after(30 * time.Second) // the call has timed out after 3 s, and was made again
+		w.sim.ResetCalls()
+		w.want()
+		w.after(20 * time.Second)
+		if n := len(w.calls("DescribeTargetHealth")); n > 3 {
+			t.Errorf("%d looks in 20 s: %v", n, w.calls())
+		}
+		w.registered("web")
 	}, web())
 }

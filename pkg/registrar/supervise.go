@@ -277,18 +277,26 @@ func (r *Registrar) startFinder(ctx context.Context, key string, ref reference) 
 	r.children.Go(func() { f.run(ctx) })
 }
 
-// remembered returns the facts of a group that a reconciler serves already, or that the ledger knows: naming it in
-// another way, or restarting the agent, costs no call.
+// remembered returns the facts of the one group that a reference can mean, where a reconciler serves it already or the
+// ledger knows it: naming it in another way, or restarting the agent, costs no call. Two that answer to one name are a
+// group that was deleted and its successor: AWS has to say which is which.
 func (r *Registrar) remembered(ref reference) (GroupFacts, bool) {
-	for _, rec := range r.reconcilers {
+	known := map[string]GroupFacts{}
+	for groupARN, rec := range r.reconcilers {
 		if in := rec.slot.Load(); in != nil && ref.names(in.facts) {
-			return in.facts, true
+			known[groupARN] = in.facts
 		}
 	}
-	for _, entries := range r.recovered {
-		if facts := entries[0].Facts; facts.TargetType != "" && ref.names(facts) {
-			return facts, true
+	for groupARN, entries := range r.recovered {
+		if facts := entries[0].Facts; ref.names(facts) {
+			known[groupARN] = facts
 		}
+	}
+	if len(known) != 1 {
+		return GroupFacts{}, false
+	}
+	for _, facts := range known {
+		return facts, facts.TargetType != ""
 	}
 	return GroupFacts{}, false
 }

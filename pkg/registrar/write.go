@@ -27,6 +27,7 @@ func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []t
 	r.tried = true
 	if ce != nil {
 		r.failed(ClassDeregister, ce, now)
+		r.resize(ClassDeregister, len(targets), ce, now)
 		if ce.Unknown {
 			// They may be gone or not. Should one be wanted again, it is registered again.
 			r.update(targets, func(s *State) { s.Phase, s.DoubtUntil, s.WrittenAt = Intended, now.Add(doubt), now })
@@ -36,6 +37,7 @@ func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []t
 		return
 	}
 	r.succeeded(ClassDeregister)
+	r.resize(ClassDeregister, len(targets), nil, now)
 	if t := r.trouble[ClassRegister]; t != nil && t.Fault == FaultFull {
 		r.cond.Hold[ClassRegister] = time.Time{} // there is room again
 	}
@@ -70,6 +72,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 		s.Phase, s.Run, s.Since = Intended, entries[i].Run, time.Now()
 		s.Health, s.Reason, s.Description, s.Settled = "", "", "", false
 		r.have[t] = s
+		delete(r.unclaimed, t)
 		send = append(send, t)
 	}
 	r.unintend(spared)
@@ -86,6 +89,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 	switch {
 	case ce == nil:
 		r.succeeded(ClassRegister)
+		r.resize(ClassRegister, len(send), nil, now)
 		r.log.Info("registered", zap.Stringers("targets", send), zap.Stringers("containers", r.runs(send)))
 		r.env.metrics.changed(r.label(), opRegister, len(send))
 		r.update(send, func(s *State) { s.Phase, s.Since, s.WrittenAt = Registered, now, now })
@@ -95,6 +99,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 		r.update(send, func(s *State) { s.DoubtUntil, s.WrittenAt = now.Add(doubt), now })
 	default:
 		r.failed(ClassRegister, ce, now)
+		r.resize(ClassRegister, len(send), ce, now)
 		r.unintend(send)
 	}
 }

@@ -172,12 +172,17 @@ func (w Want) Compare(o Want) int {
 	return cmp.Or(cmp.Compare(w.Group, o.Group), w.Run.Compare(o.Run), w.PortProto().Compare(o.PortProto()))
 }
 
-// Allotment is a host port that Docker has given to a container that runs now, wanted or not. It is the proof that a
-// registration of that port for anybody else is stale.
+// Allotment is a host port that a container which runs now has, wanted or not. A registration of it for any other run is
+// out of date.
 type Allotment struct {
 	Run      Run      `json:"run"`
 	HostPort uint16   `json:"host_port"`
 	Protocol Protocol `json:"protocol"`
+	// IPv6 tells the port's two halves apart: before Docker 27 one number could be two containers', one on each.
+	IPv6 bool `json:"ipv6,omitempty"`
+	// Proof reports whether it proves that a registration nobody here knows is stale: Docker has chosen the number, for
+	// a container that nobody else is known to register. A port that a user chose may have been registered by that user.
+	Proof bool `json:"proof,omitempty"`
 }
 
 // Set is what should be registered in one target group, and why. A target may be wanted for more than one reason (the
