@@ -352,6 +352,7 @@ func TestWatcher_onRealEngine(t *testing.T) {
 	c.Signal(t, "HUP")
 	c.Restart(t)
 	wanted("wanted on its new port", published)
+	c.Ask(t) // it has to be listening for signals, too
 	waitStop := c.BeginStop(t, time.Hour)
 	wanted("out at the signal", nil)
 	if !c.Inspect(t).State.Running {

@@ -79,7 +79,7 @@ func TestLoad_send_countsEveryKindOfFailure(t *testing.T) {
 }
 
 func TestProcess(t *testing.T) {
-	p, err := begin("/bin/bash", []string{"-c", `trap 'echo ending; exit 0' TERM; echo ready; echo more >&2; while :; do sleep 0.01; done`}, os.Environ())
+	p, err := begin("/bin/bash", []string{"-c", `trap 'echo ending; exit 0' TERM; echo more >&2; echo ready; while :; do sleep 0.01; done`}, os.Environ())
 	if err != nil {
 		t.Fatal(err)
 	}

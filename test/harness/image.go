@@ -139,8 +139,10 @@ func (e *Engine) forgetOldImages(ctx context.Context) {
 		return // tidiness; the build will tell if the engine is ill
 	}
 	for _, old := range images {
-		// An hour: another checkout's tests may be running.
-		if time.Since(time.Unix(old.Created, 0)) > time.Hour {
+		// An hour: another checkout's tests may be running. An image that was built again from the engine's cache is as
+		// old as it ever was; what tells is when it got its name.
+		found, err := e.Client.ImageInspect(ctx, old.ID)
+		if err == nil && time.Since(found.Metadata.LastTagTime) > time.Hour {
 			_, _ = e.Client.ImageRemove(ctx, old.ID, image.RemoveOptions{PruneChildren: true})
 		}
 	}
