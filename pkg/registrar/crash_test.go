@@ -222,7 +222,7 @@ func (p crashProcess) live(w *crashWorld, rng *rand.Rand) (killed string, err er
 	ledger, err := OpenLedger(memDir, "boot-1", LedgerOptions{FS: disk, room: 2 << 10})
 	if err == nil {
 		p.run(w, life, ledger)
-		ledger.Close() //nolint:errcheck // its disk is gone
+		_ = ledger.Close() // its disk is gone
 		<-ledger.writer.ended
 	}
 	disk.mu.Lock()
@@ -244,10 +244,10 @@ func (p crashProcess) run(w *crashWorld, life *instants, ledger *Ledger) {
 	client := &http.Client{Transport: &wire{instants: life, sim: w.sim.TransportFor(crashInstance), late: p.late, calls: &w.orphans}}
 	reg := New(func(ctx context.Context) (API, Self, error) {
 		return NewAPI(aws.Config{
-				Region: "eu-central-1", HTTPClient: client, Credentials: awscreds.NewStaticCredentialsProvider("AKIDTEST", "secret", ""),
-			}), Self{
-				InstanceID: crashInstance, Region: "eu-central-1", Account: "123456789012", Address4: netip.MustParseAddr("10.0.0.10"),
-			}, ctx.Err()
+			Region: "eu-central-1", HTTPClient: client, Credentials: awscreds.NewStaticCredentialsProvider("AKIDTEST", "secret", ""),
+		}), Self{
+			InstanceID: crashInstance, Region: "eu-central-1", Account: "123456789012", Address4: netip.MustParseAddr("10.0.0.10"),
+		}, ctx.Err()
 	}, ledger, Options{BootID: "boot-1", WriteTimeout: writeTimeout})
 	ctx, stop := context.WithCancel(context.Background())
 	ended := async(func() { _ = reg.Run(ctx) }) // connect gives no error

@@ -174,12 +174,12 @@ type schedule struct {
 	failed     bool // the first look was tried in vain: writes do not wait for it any longer
 	verifyAt   time.Time
 	fullAt     time.Time
-	factor     time.Duration // multiplies the time between verifications, 1 to 72
-	eased      time.Time     // when factor changed last
-	verifiedAt time.Time     // the last look that succeeded
-	last       time.Time     // the last look or write
-	written    time.Time     // the last write
-	spread     float64       // in [0, 1): where in its interval the next follow-up look lies
+	factor     int64     // multiplies the time between verifications, 1 to 72
+	eased      time.Time // when factor changed last
+	verifiedAt time.Time // the last look that succeeded
+	last       time.Time // the last look or write
+	written    time.Time // the last write
+	spread     float64   // in [0, 1): where in its interval the next follow-up look lies
 }
 
 // start begins the schedule. Where the ledger says what is registered, the first look is no hurry: it is spread, so
@@ -233,7 +233,7 @@ func (s *schedule) missed(now time.Time, throttled bool, r *reconciler) {
 
 // verifyEvery spreads the verifications of all peers and groups to about one a second, ± 30 %.
 func (s *schedule) verifyEvery(r *reconciler) time.Duration {
-	every := min(verifyMost, s.factor*max(verifyLeast, r.env.fleet()))
+	every := min(verifyMost, time.Duration(s.factor*int64(max(verifyLeast, r.env.fleet()))))
 	return every*7/10 + rand.N(every*6/10)
 }
 

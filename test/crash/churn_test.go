@@ -46,7 +46,8 @@ func (c *crew) churn(ctx context.Context, n int) error {
 	at := c.rng.Perm(len(c.hands))[:n] // another one each time: Docker refuses what comes too soon
 	for _, i := range at {
 		h, api := c.hands[i], c.engine.Client
-		what, err := "start", error(nil)
+		what := "start"
+		var err error
 		switch {
 		case !h.running:
 			err = api.ContainerStart(ctx, h.ID, container.StartOptions{})

@@ -27,7 +27,7 @@ func TestPlan(t *testing.T) {
 	gone := rig.TargetsOf(t, goes)[0]
 	goes.Remove(t)
 	comes := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
-	new := rig.TargetsOf(t, comes)[0]
+	fresh := rig.TargetsOf(t, comes)[0]
 	foreign := target.Target{ID: rig.Instance, Port: 1}
 	if err := r.Sim.Register(r.Group("web"), foreign); err != nil {
 		t.Fatal(err)
@@ -37,10 +37,10 @@ func TestPlan(t *testing.T) {
 	code, stdout, stderr := r.Berth(t, "plan", "--detailed-exitcode")
 	want := []string{
 		fmt.Sprintf("- deregister %s in %s: %s is not to be served here any more", gone, r.Group("web"), goes.Name),
-		fmt.Sprintf("+ register %s in %s: port 8080/tcp of %s is published there", new, r.Group("web"), comes.Name),
+		fmt.Sprintf("+ register %s in %s: port 8080/tcp of %s is published there", fresh, r.Group("web"), comes.Name),
 		"1 to register, 1 to deregister",
 	}
-	if gone == new { // Docker gave the new container the old one's port: there is nothing to do
+	if gone == fresh { // Docker gave the new container the old one's port: there is nothing to do
 		want = []string{"0 to register, 0 to deregister"}
 	}
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")

@@ -259,7 +259,7 @@ func TestRows(t *testing.T) {
 			c: r.Engine.Run(t, harness.Spec{Image: checked, Labels: r.In(key)}),
 		}
 		last.comes()
-		countCalls(t, r, key, append(lives, last))
+		countCalls(t, r, key, slices.Concat(lives, []*life{last}))
 	}
 }
 
