@@ -100,6 +100,11 @@ e2e: ## The package on a booted Debian with systemd, in a container: install, bo
 	@scripts/need.sh debootstrap dpkg-deb
 	@BERTH_E2E=1 $(WITH_ENGINE) $(GO) test -count=1 -timeout=15m -v ./test/e2e/...
 
+.PHONY: bench
+bench: build ## Measure event to call beside the least that any agent must do (six minutes; BENCHFLAGS='-n 30' for less)
+	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o bin/bench ./test/bench
+	@$(WITH_ENGINE) bin/bench $(BENCHFLAGS)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (30s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
