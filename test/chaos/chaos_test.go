@@ -25,8 +25,6 @@ var (
 	seed  = flag.Uint64("chaos.seed", 0, "what happens; 0: something else each time")
 )
 
-// services have a target group each, of the same name.
-var services = []string{"shop", "cart", "admin"}
 
 // lag is how long the load balancers go on sending to a target that was deregistered.
 const lag = 500 * time.Millisecond

@@ -41,6 +41,9 @@ type slot struct {
 // workers is how many things happen at once.
 const workers = 3
 
+// services have a target group each, of the same name.
+var services = []string{"shop", "cart", "admin"}
+
 // startLives makes containers in so many places, of the services in turn, and begins.
 func startLives(t *testing.T, engine *harness.Engine, r *rig.Rig, places int, seed uint64) *lives {
 	t.Helper()
