@@ -25,7 +25,6 @@ var (
 	seed  = flag.Uint64("chaos.seed", 0, "what happens; 0: something else each time")
 )
 
-
 // lag is how long the load balancers go on sending to a target that was deregistered.
 const lag = 500 * time.Millisecond
 
