@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,8 +60,10 @@ type model struct {
 	w      *discovery.Watcher
 	stop   func()
 
-	got      []*discovery.Snapshot // published, all of it
-	checked  int                   // of got
+	mu  sync.Mutex            // guards got: the watcher's loop publishes
+	got []*discovery.Snapshot // published, all of it
+
+	checked  int // of got
 	tampered bool
 	down     bool
 	heldBack []discovery.Event // by tampering
@@ -72,8 +75,21 @@ type model struct {
 	log     []string
 }
 
+func (m *model) publish(s *discovery.Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.got = append(m.got, s)
+}
+
+// published returns all that was published by the present watcher.
+func (m *model) published() []*discovery.Snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.got
+}
+
 func (m *model) start() {
-	w, err := discovery.New(m.engine, m.store, func(s *discovery.Snapshot) { m.got = append(m.got, s) }, m.opts)
+	w, err := discovery.New(m.engine, m.store, m.publish, m.opts)
 	if err != nil {
 		panic(err)
 	}
@@ -311,8 +327,8 @@ func wantedTargets(s *discovery.Snapshot) []string {
 
 // check looks at all that was published since it last looked.
 func (m *model) check() error {
-	for ; m.checked < len(m.got); m.checked++ {
-		s := m.got[m.checked]
+	for got := m.published(); m.checked < len(got); m.checked++ {
+		s := got[m.checked]
 		got := wantedTargets(s)
 		for id, t := range m.stable {
 			if !slices.Contains(got, t) && !slices.Contains(s.Unknown, id) {

@@ -60,15 +60,23 @@ func play(actions []action, seed uint64) (problems, log []string) {
 		time.Sleep(a.wait)
 		synctest.Wait()
 		w.check()
-		if len(w.problems) > 0 {
+		if w.wrong() {
 			break
 		}
 	}
-	if len(w.problems) == 0 {
+	if !w.wrong() {
 		w.quiesce()
 	}
 	w.stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return w.problems, w.log
+}
+
+func (w *world) wrong() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.problems) > 0
 }
 
 func (w *world) container(n int) string {
