@@ -89,6 +89,10 @@ chaos: ## Random lives of 20 containers, engine restarts, cut streams, killed ag
 	@scripts/need.sh gcc
 	@$(WITH_ENGINE) $(GO) test -race -count=1 -v -timeout=3m ./test/chaos -chaos.for=$(or $(CHAOS),30s) -chaos.seed=$(or $(SEED),0)
 
+.PHONY: mutants
+mutants: ## Seed nine bugs, each in turn, and see whether the model finds them (minutes; some hide well)
+	$(GO) test -count=1 -v -timeout=60m -run '^TestMutants$$' ./test/model -model.mutants
+
 .PHONY: fleet
 fleet: ## Simulate accounts of FLEET hosts (100,1000) in fake time: deploy, cold start, outage, a steady day
 	@for n in $${FLEET:-100 1000}; do \

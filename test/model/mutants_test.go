@@ -11,7 +11,10 @@ import (
 	"testing"
 )
 
-var mutantChecks = flag.Int("model.mutantchecks", 2000, "how many random lives each seeded bug has to hide in")
+var (
+	seedBugs     = flag.Bool("model.mutants", false, "seed each bug in turn, and see whether random lives find it (make mutants)")
+	mutantChecks = flag.Int("model.mutantchecks", 2000, "how many random lives each seeded bug has to hide in")
+)
 
 // edit is a change to a source file: old stands in it once.
 type edit struct{ file, old, new string }
@@ -55,8 +58,8 @@ var mutants = map[string][]edit{
 
 // TestMutants seeds each bug, by an overlay that leaves the tree as it is, and has the model look for it.
 func TestMutants(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the agent once for each seeded bug")
+	if !*seedBugs {
+		t.Skip("run by make mutants: it takes minutes, and two or three of the bugs hide well, from one run in a few")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
