@@ -1,26 +1,19 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 
 	"berth/internal/elbsim"
-	"berth/pkg/server"
 	"berth/test/harness"
 )
 
@@ -29,28 +22,26 @@ const (
 	// label marks the containers of this program, floorLabel the floor's.
 	label      = "berth-bench"
 	floorLabel = "berth-bench.floor"
-	// between is the time from one start to the next: longer than the second after which berth may register again, so
-	// that what is measured is never its pacing.
+	// between is the time from one start to the next: longer than the second after which a host registers again, so
+	// that what is measured is never the pacing.
 	between = 1100 * time.Millisecond
 )
 
 // bench is one run.
 type bench struct {
 	options
-	clock   clock
-	sim     *elbsim.Sim
-	elb     *elbsim.Server
-	dir     string // configuration, state, control socket, log
-	agent   *exec.Cmd
-	ended   chan struct{} // closed when agent has ended
-	metrics string        // address
-	floor   chan error
-	stop    context.CancelFunc // of the floor
-	sides   [2]*side           // the floor and berth
-	disk    *disk
+	clock  clock
+	sim    *elbsim.Sim
+	elb    *elbsim.Server
+	dir    string // of all that is written
+	floor  chan error
+	stop   context.CancelFunc // of the floor
+	sides  []*side            // the floor, and one for each program
+	agents []*agent
+	disk   *disk
 }
 
-// prepare starts the load balancer, the floor and berth, and makes a container for each.
+// prepare starts the load balancer, the floor and the programs, and makes a container for each.
 func (b *bench) prepare(ctx context.Context) error {
 	docker, err := harness.Connect(ctx, harness.DockerSocket)
 	if err != nil {
@@ -74,30 +65,50 @@ func (b *bench) prepare(ctx context.Context) error {
 	if b.elb, err = elbsim.Start(b.sim, elbsim.Listen{}); err != nil {
 		return err
 	}
-	for i, name := range []string{"floor", "berth"} {
-		// Targets that are gone soon, as on a host that does not replace its containers every second.
-		s := &side{name: name, group: harness.Unique(name)}
-		if s.arn, err = b.sim.AddGroup(elbsim.Group{Name: s.group, DeregistrationDelay: time.Second}); err != nil {
+	b.clock.listen(ctx, label)
+	for _, name := range append([]string{"floor"}, b.berths...) {
+		if err := b.addSide(ctx, name, image); err != nil {
 			return err
 		}
-		b.sides[i] = s
 	}
-	for i, labels := range []map[string]string{{floorLabel: ""}, {"berth.targets": b.sides[1].group}} {
-		labels[label], labels[harness.LabelOwner] = "", harness.Owner()
-		made, err := docker.Client.ContainerCreate(ctx, &container.Config{Image: image, Cmd: []string{"--stop=die"}, Labels: labels},
-			&container.HostConfig{PublishAllPorts: true}, nil, nil, harness.Unique("bench-"+b.sides[i].name))
-		if err != nil {
-			return fmt.Errorf("create container: %w", err)
-		}
-		b.sides[i].container = made.ID
-	}
-	b.clock.listen(ctx, label)
 	floorCtx, stop := context.WithCancel(ctx)
 	b.floor, b.stop = make(chan error, 1), stop
 	go func() {
 		b.floor <- floor(floorCtx, docker.Client, b.elb.URL(), b.sides[0].arn, instance, floorLabel)
 	}()
-	return b.startAgent(ctx, b.sides[1].group)
+	for _, s := range b.sides[1:] {
+		a, err := startAgent(ctx, s, b.dir, b.elb.Env())
+		if a != nil {
+			b.agents = append(b.agents, a)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addSide makes a target group and a container for the floor, or for a program.
+func (b *bench) addSide(ctx context.Context, name, image string) error {
+	s := &side{name: name, group: harness.Unique("bench")}
+	var err error
+	// Targets that are gone soon, as on a host that does not replace its containers every second.
+	if s.arn, err = b.sim.AddGroup(elbsim.Group{Name: s.group, DeregistrationDelay: time.Second}); err != nil {
+		return err
+	}
+	labels := map[string]string{label: "", harness.LabelOwner: harness.Owner(), "berth.targets": s.group}
+	if len(b.sides) == 0 {
+		delete(labels, "berth.targets")
+		labels[floorLabel] = ""
+	}
+	made, err := b.clock.docker.Client.ContainerCreate(ctx, &container.Config{Image: image, Cmd: []string{"--stop=die"}, Labels: labels},
+		&container.HostConfig{PublishAllPorts: true}, nil, nil, s.group)
+	if err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
+	s.container = made.ID
+	b.sides = append(b.sides, s)
+	return nil
 }
 
 // heard passes on the calls that change a group.
@@ -107,56 +118,7 @@ func (b *bench) heard(c elbsim.Call) {
 	}
 }
 
-// startAgent starts berth as its unit does: JSON log at level info, metrics, state on disk.
-func (b *bench) startAgent(ctx context.Context, group string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	b.metrics = l.Addr().String()
-	config := filepath.Join(b.dir, "berth.yaml")
-	err = errors.Join(l.Close(), os.WriteFile(config, []byte("target_groups: {"+group+": {}}\n"), 0o600))
-	log, logErr := os.Create(filepath.Join(b.dir, "log"))
-	if err := errors.Join(err, logErr); err != nil {
-		return err
-	}
-	defer log.Close()
-	socket := filepath.Join(b.dir, "berth.sock")
-	b.agent = exec.Command(b.berth, "run", "--config", config, "--state-dir", filepath.Join(b.dir, "state"),
-		"--control-socket", socket, "--listen", b.metrics, "--status-listen", "127.0.0.1:0", "--log-format", "json")
-	b.agent.Stdout, b.agent.Stderr = log, log
-	b.agent.Env = append(b.elb.Env(), "PATH="+os.Getenv("PATH"), "HOME="+b.dir)
-	b.agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := b.agent.Start(); err != nil {
-		b.agent = nil
-		return fmt.Errorf("start berth: %w (make build makes it)", err)
-	}
-	ended := make(chan struct{})
-	b.ended = ended
-	go func() {
-		_ = b.agent.Wait() // its log says how it ended
-		close(ended)
-	}()
-	client := server.NewClient(socket, "")
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		status, err := client.Status(ctx, server.StatusQuery{})
-		if err == nil && status.Readiness.Ready {
-			return nil
-		}
-		select {
-		case <-ended:
-			return errors.New("berth has ended")
-		case <-ctx.Done():
-			return fmt.Errorf("berth is not ready: %w", errors.Join(err, ctx.Err()))
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// measure lets both sides take turns, each time another one first.
+// measure lets the sides take turns, each time another one first.
 func (b *bench) measure(ctx context.Context) (*result, error) {
 	r := &result{Machine: machineNow(ctx, b.clock.docker)}
 	next := time.Now()
@@ -170,7 +132,7 @@ func (b *bench) measure(ctx context.Context) (*result, error) {
 		}
 		next = time.Now().Add(between)
 		for turn := range b.sides {
-			s := b.sides[(i+turn)%2]
+			s := b.sides[(i+turn)%len(b.sides)]
 			start, kill, err := s.cycle(ctx, &b.clock)
 			if err != nil {
 				return nil, fmt.Errorf("turn %d: %w", i+1, err)
@@ -183,31 +145,22 @@ func (b *bench) measure(ctx context.Context) (*result, error) {
 			return nil, err
 		}
 	}
-	r.Start, r.Kill = compare(b.sides[0].start, b.sides[1].start), compare(b.sides[0].kill, b.sides[1].kill)
 	r.Disk = b.disk.took.quantiles()
 	r.Machine.LoadAfter = load()
+	for i, a := range b.agents {
+		s := b.sides[i+1]
+		m := measured{Program: s.name, Start: compare(b.sides[0].start, s.start), Kill: compare(b.sides[0].kill, s.kill)}
+		text, err := a.scrape(ctx)
+		if err == nil {
+			m.LedgerSync, err = ledgerSync(text)
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.Berths = append(r.Berths, m)
+	}
 	r.judge()
-	text, err := b.scrape(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.LedgerSync, err = ledgerSync(text)
-	return r, err
-}
-
-// scrape returns berth's metrics.
-func (b *bench) scrape(ctx context.Context) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.metrics+"/metrics", http.NoBody)
-	if err != nil {
-		return "", err
-	}
-	response, err := floorClient.Do(request)
-	if err != nil {
-		return "", fmt.Errorf("ask berth for its metrics: %w", err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return string(body), err
+	return r, nil
 }
 
 func machineNow(ctx context.Context, docker *harness.Engine) machine {
@@ -232,27 +185,20 @@ func load() float64 {
 	return v
 }
 
-// cleanUp ends and removes all that this run made. If it failed, berth's last words come first.
+// cleanUp ends and removes all that this run made. If it failed, the programs' last words come first.
 func (b *bench) cleanUp(ctx context.Context, failed bool) error {
 	var errs []error
 	if b.stop != nil {
 		b.stop()
 	}
-	if b.agent != nil {
-		_ = b.agent.Process.Signal(syscall.SIGTERM) // fails if it has ended
-		select {
-		case <-b.ended:
-		case <-ctx.Done():
-			errs = append(errs, errors.New("berth does not end"), b.agent.Process.Kill())
-		}
-		if log, err := os.ReadFile(filepath.Join(b.dir, "log")); failed && err == nil {
-			fmt.Fprintf(os.Stderr, "berth's log ends so:\n%s\n", bytes.TrimSpace(log[max(0, len(log)-4000):]))
+	for _, a := range b.agents {
+		errs = append(errs, a.end(ctx))
+		if failed {
+			a.lastWords()
 		}
 	}
 	for _, s := range b.sides {
-		if s != nil && s.container != "" {
-			errs = append(errs, b.clock.docker.Client.ContainerRemove(ctx, s.container, container.RemoveOptions{Force: true}))
-		}
+		errs = append(errs, b.clock.docker.Client.ContainerRemove(ctx, s.container, container.RemoveOptions{Force: true}))
 	}
 	if b.elb != nil {
 		errs = append(errs, b.elb.Close())

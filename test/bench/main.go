@@ -31,7 +31,7 @@ func main() {
 }
 
 type options struct {
-	berth   string
+	berths  []string
 	n, warm int
 	json    bool
 	check   bool
@@ -40,7 +40,10 @@ type options struct {
 func run(ctx context.Context, args []string) (err error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.StringVar(&o.berth, "berth", "bin/berth", "the agent's `program`")
+	flags.Func("berth", "the agent's `program`, bin/berth by default; give it twice to compare two builds", func(path string) error {
+		o.berths = append(o.berths, path)
+		return nil
+	})
 	flags.IntVar(&o.n, "n", 300, "how many starts and kills of each to measure")
 	flags.IntVar(&o.warm, "warm", 5, "how many to leave out first")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
@@ -50,6 +53,9 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	if o.n < 1 || o.warm < 0 {
 		return errors.New("-n must be at least 1, -warm not negative")
+	}
+	if len(o.berths) == 0 {
+		o.berths = []string{"bin/berth"}
 	}
 	b := &bench{options: o}
 	defer func() {

@@ -15,7 +15,7 @@ import (
 	"berth/test/harness"
 )
 
-// side is one of the two that are compared: a container that only it serves, the target group that it serves it in,
+// side is one of those that are compared: a container that only it serves, the target group that it serves it in,
 // and what it took.
 type side struct {
 	name        string

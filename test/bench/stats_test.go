@@ -48,7 +48,10 @@ func TestResult_judge(t *testing.T) {
 		"start's tail":   {1, 3.01, 1, false},
 		"kill too slow":  {1, 1, 1.51, false},
 	} {
-		r := result{Start: comparison{MedianRatio: tt.start, P95Ratio: tt.p95}, Kill: comparison{MedianRatio: tt.kill, P95Ratio: 100}}
+		good := measured{Start: comparison{MedianRatio: 1, P95Ratio: 1}, Kill: comparison{MedianRatio: 1, P95Ratio: 1}}
+		r := result{Berths: []measured{
+			good, {Start: comparison{MedianRatio: tt.start, P95Ratio: tt.p95}, Kill: comparison{MedianRatio: tt.kill, P95Ratio: 100}}, good,
+		}}
 		if r.judge(); r.Met != tt.met {
 			t.Errorf("%s: met is %t", name, r.Met)
 		}
@@ -57,9 +60,11 @@ func TestResult_judge(t *testing.T) {
 
 func TestResult_print(t *testing.T) {
 	r := result{
-		Start: compare(series{2 * time.Millisecond}, series{3 * time.Millisecond}),
-		Kill:  compare(series{time.Millisecond}, series{2 * time.Millisecond}),
-		Disk:  series{500 * time.Microsecond}.quantiles(),
+		Berths: []measured{{
+			Start: compare(series{2 * time.Millisecond}, series{3 * time.Millisecond}),
+			Kill:  compare(series{time.Millisecond}, series{2 * time.Millisecond}),
+		}},
+		Disk: series{500 * time.Microsecond}.quantiles(),
 	}
 	r.judge()
 	var b strings.Builder
