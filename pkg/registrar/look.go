@@ -19,7 +19,7 @@ func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.
 	var seen map[target.Target]sighting
 	var ce *CallError
 	interrupted := false
-	r.during(async(func() { seen, ce = r.env.calls.look(ctx, r.arn, targets) }), func() {
+	r.during(ClassDescribe, async(func() { seen, ce = r.env.calls.look(ctx, r.arn, targets) }), nil, func() {
 		interrupted = true
 		cancel()
 	})

@@ -115,16 +115,16 @@ func (r *reconciler) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		r.take()
 		step := r.next(time.Now())
-		r.publish(step)
 		if r.finished() {
 			return
 		}
 		if step.Class == ClassNone {
+			r.publish(step)
 			r.pause(ctx, step.At)
 			continue
 		}
 		permit := r.env.pacer.Ask(step.Class, r.attempts[step.Class] > 0)
-		step, ok := r.await(ctx, permit)
+		step, ok := r.await(ctx, permit, step)
 		if !ok {
 			permit.Drop()
 			continue
@@ -158,8 +158,14 @@ func (r *reconciler) pause(ctx context.Context, at time.Time) {
 }
 
 // await waits for the permit and plans again with it in hand. It reports false when another class has become more
-// urgent, nothing is left to do, or ctx ended.
-func (r *reconciler) await(ctx context.Context, permit *Permit) (Step, bool) {
+// urgent, nothing is left to do, or ctx ended. planned is what the permit was asked for: it goes on the board where
+// there is a wait.
+func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (Step, bool) {
+	select {
+	case <-permit.Ready():
+	default:
+		r.publish(planned)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -179,13 +185,24 @@ func (r *reconciler) await(ctx context.Context, permit *Permit) (Step, bool) {
 	}
 }
 
-// during waits for done while taking in what is new. interrupt, if not nil, is called when a removal has begun to
-// wait that nothing holds up.
-func (r *reconciler) during(done <-chan struct{}, interrupt func()) {
+// unhurried is how long a call is under way before the rest of the work is done: while it goes out, nothing else of
+// ours should want the processor. AWS takes longer to answer.
+const unhurried = 5 * time.Millisecond
+
+// during waits for done, which comes of a call of class c, while taking in what is new. Both functions may be nil: late
+// is called when done takes its time, interrupt when a removal has begun to wait that nothing holds up.
+func (r *reconciler) during(c Class, done <-chan struct{}, late, interrupt func()) {
+	timer := time.NewTimer(unhurried)
+	defer timer.Stop()
 	for {
 		select {
 		case <-done:
 			return
+		case <-timer.C:
+			if late != nil {
+				late()
+			}
+			r.publish(Step{Class: c})
 		case <-r.wake:
 			r.take()
 			if interrupt != nil && Plan(r.want, r.have, r.cond, time.Now()).Class == ClassDeregister {

@@ -253,8 +253,8 @@ func (r *Registrar) apply(ctx context.Context) {
 			r.startFinder(ctx, key, ref)
 		}
 	}
-	r.env.board.edit(func() { r.env.board.head.Seq, r.env.board.head.Generation = d.Seq, d.Generation })
 	r.assign(ctx, d)
+	r.env.board.edit(func() { r.env.board.head.Seq, r.env.board.head.Generation = d.Seq, d.Generation })
 }
 
 func (r *Registrar) startFinder(ctx context.Context, key string, ref reference) {

@@ -16,10 +16,11 @@ import (
 func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []target.Target) {
 	var ce *CallError
 	done := async(func() { ce = r.env.calls.deregister(ctx, r.arn, targets) })
-	// Whoever comes after us must not take them for registered, should we not live to hear the reply.
-	r.env.ledger.Note(r.arn, targets, Intended)
 	r.leaving = targets
-	r.during(done, nil)
+	r.during(ClassDeregister, done, func() {
+		// Whoever comes after us must not take them for registered, should we not live to hear the reply.
+		r.env.ledger.Note(r.arn, targets, Intended)
+	}, nil)
 	r.leaving = nil
 	permit.Done(outcome(ce))
 	now := time.Now()
@@ -58,7 +59,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 		entries[i] = r.entry(t, Intended, claimant(r.want[t]))
 	}
 	var err error
-	r.during(async(func() { err = r.env.ledger.Intend(context.WithoutCancel(ctx), entries) }), nil)
+	r.during(ClassRegister, async(func() { err = r.env.ledger.Intend(context.WithoutCancel(ctx), entries) }), nil, nil)
 	if err != nil && !errors.Is(err, ErrDegraded) {
 		r.log.Error("ledger did not take an intent", zap.Error(err))
 	}
@@ -81,7 +82,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 		return
 	}
 	var ce *CallError
-	r.during(async(func() { ce = r.env.calls.register(ctx, r.arn, send) }), nil)
+	r.during(ClassRegister, async(func() { ce = r.env.calls.register(ctx, r.arn, send) }), nil, nil)
 	permit.Done(outcome(ce))
 	now := time.Now()
 	r.schedule.wrote(now)
