@@ -305,6 +305,7 @@ func TestWatcher_Drain_holds(t *testing.T) {
 		h.settle(time.Second)
 		h.engine.Restart(id)
 		h.wants("web-1:32768")
+		h.settle(time.Second)
 		if got := h.store.saved(); len(got) != 0 {
 			t.Errorf("on disk after the run: got %+v", got)
 		}
@@ -422,6 +423,7 @@ func TestWatcher_drainsOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.wants("b:32769", "d:32771", "e:32772")
+		h.settle(time.Second)
 		var kept []string
 		for _, d := range store.saved() {
 			kept = append(kept, d.ID+" "+d.Instance)

@@ -130,6 +130,7 @@ func (s *state) step() {
 	if s.changed && s.ready(now) {
 		s.resolve(now)
 	}
+	s.handOver()
 	replyTo(&s.stepEnd, max(1, s.seq))
 	if s.seq > 0 {
 		replyTo(&s.onceSeen, s.seq)

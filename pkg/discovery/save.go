@@ -7,12 +7,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// saveRetry is how long after a failure drains are written again.
-const saveRetry = 30 * time.Second
+const (
+	// saveRetry is how long after a failure drains are written again.
+	saveRetry = 30 * time.Second
+	// saveLinger is how long a change may wait for others before it is written.
+	saveLinger = 5 * time.Millisecond
+)
 
 // saving is where the loop stands with the disk. The loop hands the latest drains to the saver and goes on.
 type saving struct {
-	version uint64 // of the drains handed over last
+	version uint64 // of the drains as they are
+	unsaved bool   // they have not been handed over yet
 	retryAt time.Time
 	waiting []saveWaiter
 	failing bool
@@ -39,10 +44,19 @@ type noStore struct{}
 func (noStore) Load() ([]Drain, error) { return nil, nil }
 func (noStore) Save([]Drain) error     { return nil }
 
-// persist hands the drains that outlive the process to the saver. What it has not begun to write is replaced.
+// persist has the drains that outlive the process saved, when what they lead to is on its way.
 func (s *state) persist() {
 	s.saving.version++
 	s.saving.retryAt = time.Time{}
+	s.saving.unsaved = true
+}
+
+// handOver hands the drains to the saver. What it has not begun to write is replaced.
+func (s *state) handOver() {
+	if !s.saving.unsaved {
+		return
+	}
+	s.saving.unsaved = false
 	drains := slices.DeleteFunc(s.sortedDrains(), func(d Drain) bool { return d.Hold == HoldConnection })
 	select {
 	case <-s.w.saves:
@@ -88,6 +102,19 @@ func (s *state) retrySave(now time.Time) {
 // saver writes drains until saves is closed. It alone waits for the disk.
 func (w *Watcher) saver() {
 	for sv := range w.saves {
+		// What a stop signal takes out is on its way to the load balancer now: that comes first. And a signal seldom
+		// comes alone.
+		select {
+		case <-time.After(saveLinger):
+		case <-w.done:
+		}
+		select {
+		case newer, ok := <-w.saves:
+			if ok {
+				sv = newer
+			}
+		default:
+		}
 		err := w.store.Save(sv.drains)
 		select {
 		case w.saved <- saveResult{sv.version, err}:
