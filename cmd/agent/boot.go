@@ -29,7 +29,7 @@ send them one another's traffic, and its health checks may pass. berth-boot.serv
 nothing to do it ends at once, without asking anybody. What cannot be removed in time is left to the agent.
 
 Exit codes: 0 nothing is left of an earlier boot; 1 something is; 2 the configuration is wrong; 3 the agent runs.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, wrong := loadConfig(cmd.Flags(), env)
 			if wrong != nil {
@@ -65,7 +65,7 @@ func boot(ctx context.Context, cfg *config.Config, env *environment, bootID stri
 	if errors.Is(err, registrar.ErrLocked) {
 		return exit(exitLocked, err)
 	} else if err != nil {
-		return exit(exitFailure, err)
+		return exit(exitFailure, stateError(cfg.StateDir, err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()

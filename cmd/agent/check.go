@@ -64,7 +64,7 @@ to do about it. With --offline it reads the configuration alone: for a build tha
 Exit codes: 0 nothing fails (there may be warnings); 1 something fails; 2 the configuration is wrong.`,
 		Example: `  berth check
   berth check --offline --config ./berth.yaml`,
-		Args:              cobra.NoArgs,
+		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return coded(c.run(cmd))
@@ -181,11 +181,11 @@ func (c *checkCommand) identity(ctx context.Context, cfg *config.Config) (host.I
 	n := host.New(zap.NewNop(), host.Options{Override: host.Override{InstanceID: cfg.InstanceID, Region: cfg.Region}, AWS: metadata})
 	id, err := n.Identity(ctx)
 	if err != nil {
+		detail, change := err.Error(), "set instance_id and region"
 		if s, _ := n.Snapshot(); s.Waiting != "" {
-			err = errors.New(s.Waiting)
+			detail, change = s.Waiting, s.Change+"; where there is no such service, set instance_id and region"
 		}
-		c.add("identity", gradeFail, "the instance metadata service does not say who this host is: "+err.Error(),
-			"enable it (aws ec2 modify-instance-metadata-options --http-endpoint enabled), or set instance_id and region")
+		c.add("identity", gradeFail, detail, change)
 		return host.Identity{}, false
 	}
 	detail := id.InstanceID + " in " + id.Region

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -339,4 +341,24 @@ func TestPruneTargets(t *testing.T) {
 			t.Errorf("stuck %v: %s", stuck, out.String())
 		}
 	}
+}
+
+// A client that goes away while its drain is being made leaves none behind.
+func TestControl_goneWhileDraining(t *testing.T) {
+	c := newControlled(t)
+	c.web(t, "web-1")
+	handler := c.controlHandler()
+	for range 500 {
+		ctx, cancel := context.WithCancel(t.Context())
+		req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/drains", strings.NewReader(`{"container": "web-1", "hold": "connection"}`))
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			time.Sleep(rand.N(time.Millisecond)) // anywhere from the look at the container to the answer
+			cancel()
+		}()
+		handler.ServeHTTP(httptest.NewRecorder(), req)
+		<-left
+	}
+	c.eventually(t, "all drains ended", func() bool { return len(c.drains()) == 0 })
 }

@@ -35,7 +35,7 @@ It asks the running agent. Without one it runs the agent's own parts, changing n
 the configuration, Docker's socket, the state directory and AWS credentials.
 
 Exit codes: 0; 1 there is no such container, or nothing could be found out; 2 bad usage or configuration.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              needArgs("a container", 1),
 		ValidArgsFunction: completeContainers(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return coded(c.run(cmd, args[0]))

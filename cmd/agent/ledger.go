@@ -34,11 +34,12 @@ func newLedgerCommand(env *environment) *cobra.Command {
 		Long: `Prints each target that this host has registered or may have, as the ledger on disk has it: without asking AWS or
 Docker, and whether or not an agent runs. Targets that were deregistered are left out. Nothing is printed where nothing
 is registered.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ledger, err := registrar.PeekLedger(stateDir(cmd.Flags(), env))
+			dir := stateDir(cmd.Flags(), env)
+			ledger, err := registrar.PeekLedger(dir)
 			if err != nil {
-				return exit(exitFailure, err)
+				return exit(exitFailure, stateError(dir, err))
 			}
 			lines := []ledgerV1{}
 			for _, e := range ledger.Entries() {

@@ -10,9 +10,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"berth/pkg/config"
 )
 
 // Set by the linker (see the Makefile); "devel" in a plain go build.
@@ -73,20 +77,41 @@ func main() {
 func execute(ctx context.Context, args []string, env *environment) int {
 	root := newRootCommand(env)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	code := exitUsage // what cobra itself refuses is the command line
 	var coded *exitError
-	if errors.As(err, &coded) {
-		code = coded.code
-		if coded.err == nil {
-			return code
-		}
+	if !errors.As(err, &coded) { // what cobra itself refuses is the command line
+		fmt.Fprintf(env.stderr, "berth: %s\nsee: %s --help\n", strings.TrimSpace(err.Error()), cmd.CommandPath())
+		return exitUsage
 	}
-	fmt.Fprintf(env.stderr, "berth: %v\n", err)
-	return code
+	if coded.err != nil {
+		fmt.Fprintf(env.stderr, "berth: %v\n", err)
+	}
+	return coded.code
+}
+
+// noArgs is for commands that take flags alone.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, got %.60q", cmd.Name(), strings.Join(args, " "))
+	}
+	return nil
+}
+
+// needArgs is for commands that act on something: what says in the plural what it is. most is how many are taken, 0: any
+// number.
+func needArgs(what string, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return fmt.Errorf("name %s: %s", what, cmd.UseLine())
+		case most > 0 && len(args) > most:
+			return fmt.Errorf("%s takes one argument, got %d: %.60q", cmd.Name(), len(args), strings.Join(args, " "))
+		}
+		return nil
+	}
 }
 
 func newRootCommand(env *environment) *cobra.Command {
@@ -100,6 +125,15 @@ A container asks for it with a label:  docker run -P -l berth.targets=web my/web
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if !errors.As(err, &unknown) {
+			return err
+		}
+		var flags []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, "--"+f.Name) })
+		return fmt.Errorf("%w%s", err, config.DidYouMean("--"+unknown.GetSpecifiedName(), flags))
+	})
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)

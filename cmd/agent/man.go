@@ -17,7 +17,7 @@ func newManCommand(env *environment) *cobra.Command {
 		Hidden: true, // it is the package's
 		Long: `Writes a man page for every command into the directory, which is made if it is not there. They are dated with
 SOURCE_DATE_EPOCH, or with the day on which the command was built: the same build gives the same pages.`,
-		Args: cobra.ExactArgs(1),
+		Args: needArgs("a directory", 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return exit(exitFailure, fmt.Errorf("write man pages: %w", err))

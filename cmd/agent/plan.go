@@ -52,7 +52,7 @@ agent runs, what is shown is what it has still to do: nothing, unless its calls 
 
 Exit codes: 0; 1 if a group or Docker could not be looked at; 2 if the configuration is wrong. With --detailed-exitcode:
 0 nothing would be changed, 2 something would, 1 any error.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd.Flags(), env)
 			if err != nil {
@@ -100,7 +100,7 @@ func plan(ctx context.Context, cfg *config.Config, env *environment, timeout tim
 		}
 		if !complete && !s.Connected {
 			h := a.hostStatus()
-			return fmt.Errorf("learn this host's identity: %s", h.IdentityErr)
+			return fmt.Errorf("learn this host's identity: %s; %s", h.IdentityErr, h.IdentityChange)
 		}
 		if problem := a.registrar.CredentialsErr(); problem != "" {
 			a.log.Error("no call could be made", zap.String("error", problem))

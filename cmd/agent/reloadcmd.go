@@ -24,7 +24,7 @@ an error in it, without any target group, or with a change that needs a restart,
 force. A target group that is gone from it has its targets deregistered; one whose key alone changed gets no call.
 
 Exit codes: 0 it is in force; 2 it was refused, and why; 5 the agent does not answer.`,
-		Args:              cobra.NoArgs,
+		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return coded(reload(cmd.Context(), env, &agent, asJSON))

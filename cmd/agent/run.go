@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,7 +37,7 @@ is wrong, 3 when another agent holds the state directory.`,
 		Example: `  berth run
   berth run --target-group web-prod
   berth run --config ./berth.yaml --log-level debug`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			read := func() (*config.Config, error) { return loadConfig(cmd.Flags(), env) }
 			return runAgent(cmd.Context(), read, dry, env)
@@ -196,9 +197,11 @@ func (a *agent) build(ctx context.Context) error {
 // openLedger takes the state directory; a dry run reads it and leaves it alone.
 func (a *agent) openLedger(bootID string) (*registrar.Ledger, error) {
 	if a.dry {
-		return registrar.PeekLedger(a.cfg.StateDir)
+		ledger, err := registrar.PeekLedger(a.cfg.StateDir)
+		return ledger, stateError(a.cfg.StateDir, err)
 	}
-	return registrar.OpenLedger(a.cfg.StateDir, bootID, registrar.LedgerOptions{Log: a.log, Metrics: registrar.NewLedgerMetrics(a.registry)})
+	ledger, err := registrar.OpenLedger(a.cfg.StateDir, bootID, registrar.LedgerOptions{Log: a.log, Metrics: registrar.NewLedgerMetrics(a.registry)})
+	return ledger, stateError(a.cfg.StateDir, err)
 }
 
 func (a *agent) listen(ctx context.Context) (*server.Server, error) {
@@ -207,6 +210,7 @@ func (a *agent) listen(ctx context.Context) (*server.Server, error) {
 		Build:     buildInfo(),
 		Registry:  a.registry,
 		Discovery: a.seen.Get,
+		Stream:    a.watcher.Stream,
 		Registrar: a.registrar.Snapshot,
 		Follow:    a.registrar.Follow,
 		Host:      a.hostStatus,
@@ -226,6 +230,10 @@ func (a *agent) checks() []server.Check {
 		}
 	}
 	checks := []server.Check{ledger}
+	// As long as the identity is not known that is what blocks, and says the same.
+	if s, _ := a.notices.Snapshot(); s.Identity != nil && s.Waiting != "" && time.Since(s.Since) >= silenceShown {
+		checks = append(checks, server.Check{Name: "metadata", Detail: s.Waiting + lasting(s.Since), Change: s.Change})
+	}
 	if refused := a.reloadErr.Load(); refused != nil {
 		checks = append(checks, server.Check{
 			Name: "configuration", Detail: "the last reload was refused, the configuration before it is in force: " + (*refused).Error(),
@@ -233,6 +241,19 @@ func (a *agent) checks() []server.Check {
 		})
 	}
 	return checks
+}
+
+// silenceShown is how long the metadata service may leave a question unanswered before the status shows it: a read that
+// fails now and then is nobody's concern.
+const silenceShown = 10 * time.Second
+
+// lasting says since when something has been so; nothing of what has only just begun.
+func lasting(since time.Time) string {
+	d := time.Since(since)
+	if d < time.Second {
+		return ""
+	}
+	return ", for " + d.Round(time.Second).String()
 }
 
 // publish takes what the watcher wants straight to the registrar: no hop in between, and it never blocks. Wants and
@@ -301,7 +322,9 @@ func (a *agent) hostStatus() server.Host {
 	h := server.Host{CredentialsErr: a.registrar.CredentialsErr()}
 	h.Notices = s.Notices
 	if s.Identity == nil {
-		h.IdentityErr = s.Waiting
+		if h.IdentityErr, h.IdentityChange = s.Waiting, s.Change; s.Waiting != "" {
+			h.IdentityErr += lasting(s.Since)
+		}
 		return h
 	}
 	h.InstanceID, h.Region, h.AvailabilityZone, h.Account = s.Identity.InstanceID, s.Identity.Region, s.Identity.AvailabilityZone, s.Identity.AccountID

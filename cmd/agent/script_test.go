@@ -8,12 +8,10 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -300,24 +298,8 @@ func TestCommands_socketDenied(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to run a command as somebody else")
 	}
-	dir := t.TempDir()
-	for d := dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(dir, "berth")
-	data, err := os.ReadFile(self)
-	if err == nil {
-		err = os.WriteFile(program, data, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := shortDir(t)
+	program := strangersProgram(t, dir)
 	socket := filepath.Join(dir, "c.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -347,15 +329,9 @@ func TestCommands_socketDenied(t *testing.T) {
 		{"prune --yes", 5, "group berth"},
 		{"stop web-1", 1, "permission denied on Docker's socket"},
 	} {
-		cmd := exec.Command(program, strings.Fields(test.args)...)
-		cmd.Env = []string{asBerth + "=1", "BERTH_CONTROL_SOCKET=" + socket, "BERTH_STATUS_LISTEN=127.0.0.1:1", "BERTH_DOCKER_SOCKET=" + docker.Addr().String()}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		cmd.Dir = "/"
-		out, err := cmd.CombinedOutput()
-		if cmd.ProcessState == nil {
-			t.Fatal(err)
-		}
-		if got := cmd.ProcessState.ExitCode(); got != test.code || !strings.Contains(string(out), test.says) {
+		env := []string{"BERTH_CONTROL_SOCKET=" + socket, "BERTH_STATUS_LISTEN=127.0.0.1:1", "BERTH_DOCKER_SOCKET=" + docker.Addr().String()}
+		got, out := runAsNobody(t, program, env, strings.Fields(test.args)...)
+		if got != test.code || !strings.Contains(out, test.says) {
 			t.Errorf("berth %s: %d %q; want %d and %q", test.args, got, out, test.code, test.says)
 		}
 	}

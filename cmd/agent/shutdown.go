@@ -49,7 +49,7 @@ berth-drain.service runs it when that unit is stopped. It does nothing unless th
 unit is a reason to drain. Whoever wants to drain a host that stays up uses berth drain.
 
 Exit codes: 0 the load balancers have let go, or the system is not stopping; 1 something is still registered.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return coded(c.run(cmd.Context()))
 		},
@@ -140,7 +140,7 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 		ledger, err = registrar.PeekLedger(cfg.StateDir)
 	}
 	if err != nil {
-		return exit(exitFailure, err)
+		return exit(exitFailure, stateError(cfg.StateDir, err))
 	}
 	removing, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(latest)/removalShare))
 	defer cancel()

@@ -111,7 +111,7 @@ registered again.
 Exit codes: 0 all are stopped; 1 one is not (it is said which); 2 bad usage; 5 the agent does not answer.`,
 		Example: `  berth stop web-1
   berth stop --max-wait 5m web-1 web-2`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              needArgs("at least one container", 0),
 		ValidArgsFunction: completeContainers(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return coded(c.run(cmd.Context(), args))

@@ -40,7 +40,7 @@ func newVersionCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print what this is",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := versionV1{Build: buildInfo(), Date: date, Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if asJSON {

@@ -69,7 +69,7 @@ func newWaitCommand(env *environment) *cobra.Command {
 The load balancer is asked often meanwhile. Exit codes: 0 reached; 1 the time is over (the last reason is printed);
 2 bad usage; 4 it can never be reached: the container asks for no target group, asks for what cannot be done, or does
 not exist; 5 the agent does not answer.`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              needArgs("at least one container", 0),
 		ValidArgsFunction: completeContainers(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return coded(c.run(cmd.Context(), args))

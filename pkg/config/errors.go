@@ -108,14 +108,14 @@ func (p problems) err() error {
 	return errors.Join(errs...)
 }
 
-// didYouMean returns ": did you mean X?" for the candidate nearest to what was written, or nothing if none is near.
-func didYouMean(written string, candidates []string) string {
+// DidYouMean returns "; did you mean X?" for the candidate nearest to what was written, or nothing if none is near.
+func DidYouMean(written string, candidates []string) string {
 	if len(written) > 40 {
 		return ""
 	}
 	best, bestDistance := "", 1+(len(written)+1)/3
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(strings.ReplaceAll(written, "-", "_")), c); d < bestDistance {
+		if d := distance(strings.ToLower(strings.ReplaceAll(written, "-", "_")), strings.ReplaceAll(c, "-", "_")); d < bestDistance {
 			best, bestDistance = c, d
 		}
 	}

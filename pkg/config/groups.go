@@ -92,7 +92,7 @@ func (l *loader) group(at origin, key string, p pair) {
 			fieldAt, fieldKey := origin{at.name, f.line}, joinKey(key, f.key)
 			read, ok := groupFields[f.key]
 			if !ok {
-				l.key(fieldAt, fieldKey, "unknown key"+didYouMean(f.key, slices.Sorted(maps.Keys(groupFields))))
+				l.key(fieldAt, fieldKey, "unknown key"+DidYouMean(f.key, slices.Sorted(maps.Keys(groupFields))))
 				continue
 			}
 			found[f.key] = fieldAt
@@ -154,7 +154,7 @@ func (l *loader) containers(g *Group, key string, at origin, n *node) {
 		case "labels":
 			rule.Labels = l.ruleLabels(fieldKey, fieldAt, p.value)
 		default:
-			l.key(fieldAt, fieldKey, "unknown key"+didYouMean(p.key, containerFields))
+			l.key(fieldAt, fieldKey, "unknown key"+DidYouMean(p.key, containerFields))
 		}
 	}
 	g.Containers = rule

@@ -223,7 +223,7 @@ func suggest(section, key string) string {
 	if section == "" {
 		here = append(append(here, sections()...), groupsKey)
 	}
-	if near := didYouMean(key, here); near != "" {
+	if near := DidYouMean(key, here); near != "" {
 		return near
 	}
 	for _, s := range settings {

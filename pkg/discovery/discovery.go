@@ -165,7 +165,8 @@ type Stream struct {
 	Up         bool      `json:"up"`
 	Since      time.Time `json:"since,omitzero"` // of the present state
 	Reconnects uint64    `json:"reconnects"`
-	Err        string    `json:"error,omitempty"` // why it is down
+	Err        string    `json:"error,omitempty"`  // why it is down
+	Change     string    `json:"change,omitempty"` // what to change about it; Err ends with it
 	Engine     string    `json:"engine,omitempty"`
 	APIVersion string    `json:"api_version,omitempty"`
 }

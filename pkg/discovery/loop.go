@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -230,7 +231,10 @@ func (s *state) streamed(e streamEvent) {
 			if s.stream.Up {
 				s.stream.Since = s.now()
 			}
-			s.stream.Up, s.stream.Err = false, text
+			s.stream.Up, s.stream.Err, s.stream.Change = false, text, ""
+			if known := (*EngineError)(nil); errors.As(e.err, &known) {
+				s.stream.Change = known.Change
+			}
 			s.streamChanged()
 		}
 	case streamMessage:

@@ -356,7 +356,7 @@ func TestWatcher_engineComesBack(t *testing.T) {
 		engine.FailPing(&discovery.EngineError{Host: "unix:///x", Why: "there is no such socket", Change: "start Docker", Err: errTest})
 		h := watch(t, engine, &memoryStore{}, options())
 		h.settle(time.Hour)
-		if s := h.w.Stream(); !strings.Contains(s.Err, "no such socket; start Docker") {
+		if s := h.w.Stream(); !strings.HasSuffix(s.Err, "no such socket; start Docker") || s.Change != "start Docker" {
 			t.Errorf("stream: got %+v; want it to say why", s)
 		}
 		if n := engine.Counts().Pings; n > 3600 {

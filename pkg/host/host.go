@@ -1,8 +1,9 @@
 // Package host knows the EC2 instance that Berth runs on: who it is, and what is about to happen to it. All of it
 // comes from the instance metadata service (IMDS), version 2 alone.
 //
-// host.go holds the values and the snapshot, metadata.go the client, identity.go the waiting for an identity and the
-// check of overrides, notices.go the polling of notices, hooks.go what is told to the autoscaling group.
+// host.go holds the values and the snapshot, metadata.go the client, trouble.go what is said when it gets no answer,
+// identity.go the waiting for an identity and the check of overrides, notices.go the polling of notices, hooks.go what is
+// told to the autoscaling group.
 package host
 
 import (
@@ -13,7 +14,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,8 +107,10 @@ type Snapshot struct {
 	LifecycleKnown bool
 	// LifecycleRead reports that it was read at least once: only then does the absence of a notice say anything.
 	LifecycleRead bool
-	// Waiting says which questions the metadata service does not answer, and why; empty: it answers all.
+	// Waiting says in one line what the metadata service does not answer, and why; empty: it answers all.
 	Waiting string
+	// Change says what to change about it.
+	Change string
 	// Since is when Waiting began, or ended.
 	Since time.Time
 }
@@ -136,8 +138,8 @@ type Notices struct {
 	disabled                          bool
 
 	snapshot atomic.Pointer[published]
-	mu       sync.Mutex        // guards failing, and the replacement of snapshot
-	failing  map[string]string // what cannot be read, and why
+	mu       sync.Mutex         // guards failing, and the replacement of snapshot
+	failing  map[string]trouble // what cannot be read, and why
 }
 
 type published struct {
@@ -147,7 +149,7 @@ type published struct {
 
 // New returns the notices of this host. It asks nothing yet.
 func New(log *zap.Logger, o Options) *Notices {
-	n := &Notices{log: log.Named("host"), override: o.Override, failing: map[string]string{}}
+	n := &Notices{log: log.Named("host"), override: o.Override, failing: map[string]trouble{}}
 	transport := o.Transport
 	if transport == nil {
 		transport = directTransport()
@@ -219,21 +221,23 @@ func (n *Notices) outcome(question string, err error) {
 		return
 	}
 	if err != nil {
-		n.failing[question] = question + ": " + err.Error()
+		t := troubleOf(question, err)
+		n.failing[question] = t
 		if len(n.failing) == 1 {
-			n.log.Warn("waiting for the instance metadata service", zap.String("question", question), zap.Error(err))
+			text, change := describe([]trouble{t})
+			n.log.Warn("waiting for the instance metadata service", zap.String("error", text), zap.String("change", change))
 		}
 	} else {
 		delete(n.failing, question)
 		if len(n.failing) == 0 {
-			n.log.Info("the instance metadata service answers again", zap.String("question", question))
+			n.log.Info("the instance metadata service answers again", zap.Duration("after", time.Since(n.snapshot.Load().Since)))
 		}
 	}
 	n.changeLocked(func(s *Snapshot) {
-		waiting := strings.Join(slices.Sorted(maps.Values(n.failing)), "; ")
+		waiting, change := describe(slices.Collect(maps.Values(n.failing)))
 		if (waiting == "") != (s.Waiting == "") {
 			s.Since = time.Now()
 		}
-		s.Waiting = waiting
+		s.Waiting, s.Change = waiting, change
 	})
 }

@@ -98,16 +98,21 @@ func TestNotices_Identity_neverVersion1(t *testing.T) {
 }
 
 func TestNotices_Identity_waits(t *testing.T) {
-	for name, tt := range map[string]struct{ breakIt, mend func(*fakeIMDS) }{
-		"no connection": {func(f *fakeIMDS) { f.failAll(0) }, (*fakeIMDS).recover},
-		"5xx":           {func(f *fakeIMDS) { f.failAll(503) }, (*fakeIMDS).recover},
-		"401":           {func(f *fakeIMDS) { f.failAll(401) }, (*fakeIMDS).recover},
-		"slow":          {func(f *fakeIMDS) { f.slow(time.Hour) }, func(f *fakeIMDS) { f.slow(100 * time.Millisecond) }},
-		"nonsense":      {func(f *fakeIMDS) { f.set(documentPath, "<html>") }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }},
-		"empty":         {func(f *fakeIMDS) { f.set(documentPath, "{}") }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }},
-		"bad address":   {func(f *fakeIMDS) { f.set(documentPath, `{"instanceId":"i","region":"r","privateIp":"x"}`) }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }},
-		"endless":       {func(f *fakeIMDS) { f.set(documentPath, strings.Repeat(" ", maxAnswer)+testDocument) }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }},
-		"no document":   {func(f *fakeIMDS) { f.remove(documentPath) }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }},
+	const item = "the instance metadata service does not answer about identity: "
+	const silent = "the instance metadata service does not answer: "
+	for name, tt := range map[string]struct {
+		breakIt, mend func(*fakeIMDS)
+		says          string
+	}{
+		"no connection": {func(f *fakeIMDS) { f.failAll(0) }, (*fakeIMDS).recover, silent + "dial tcp imds.invalid: connection refused"},
+		"5xx":           {func(f *fakeIMDS) { f.failAll(503) }, (*fakeIMDS).recover, silent + "HTTP 503 to the request for a session token"},
+		"401":           {func(f *fakeIMDS) { f.failAll(401) }, (*fakeIMDS).recover, silent + "HTTP 401 to the request for a session token"},
+		"slow":          {func(f *fakeIMDS) { f.slow(time.Hour) }, func(f *fakeIMDS) { f.slow(100 * time.Millisecond) }, silent + "no answer within 2s"},
+		"nonsense":      {func(f *fakeIMDS) { f.set(documentPath, "<html>") }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }, item},
+		"empty":         {func(f *fakeIMDS) { f.set(documentPath, "{}") }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }, item},
+		"bad address":   {func(f *fakeIMDS) { f.set(documentPath, `{"instanceId":"i","region":"r","privateIp":"x"}`) }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }, item},
+		"endless":       {func(f *fakeIMDS) { f.set(documentPath, strings.Repeat(" ", maxAnswer)+testDocument) }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }, item},
+		"no document":   {func(f *fakeIMDS) { f.remove(documentPath) }, func(f *fakeIMDS) { f.set(documentPath, testDocument) }, item + "HTTP 404"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -122,7 +127,7 @@ func TestNotices_Identity_waits(t *testing.T) {
 				}()
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
-				if s, _ := r.Snapshot(); s.Identity != nil || !strings.HasPrefix(s.Waiting, "identity: read instance identity document: ") || s.Since.IsZero() {
+				if s, _ := r.Snapshot(); s.Identity != nil || !strings.HasPrefix(s.Waiting, tt.says) || s.Change == "" || s.Since.IsZero() {
 					t.Errorf("while it waits: %+v", s)
 				}
 				tt.mend(r.imds)

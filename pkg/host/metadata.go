@@ -108,13 +108,18 @@ func (m *metadata) get(ctx context.Context, path string) (content string, found 
 func (m *metadata) ask(ctx context.Context, question func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	seen := &exchange{}
+	ctx = context.WithValue(ctx, exchangeKey{}, seen)
 	err := question(ctx)
 	// The SDK's error for a 401 hides the status, and is the only one here that calls itself retryable.
 	var unauthorized interface{ RetryableError() bool }
 	if errors.As(err, &unauthorized) && unauthorized.RetryableError() {
 		err = question(ctx)
 	}
-	return err
+	if err != nil {
+		return &unansweredError{exchange: *seen, err: err}
+	}
+	return nil
 }
 
 // status returns the HTTP status of the answer to the question itself, not of the one to its token; 0: no answer.
@@ -126,12 +131,19 @@ func status(err error) int {
 	return 0
 }
 
-// limited cuts answers that are longer than any real one: what answers there may be something else.
+// limited cuts answers that are longer than any real one: what answers there may be something else. It notes in the
+// context's exchange what was answered.
 type limited struct{ http.RoundTripper }
 
 func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := l.RoundTripper.RoundTrip(r)
+	seen, _ := r.Context().Value(exchangeKey{}).(*exchange)
+	if seen == nil {
+		seen = &exchange{}
+	}
+	*seen = exchange{token: r.Method == http.MethodPut, err: err}
 	if err == nil {
+		seen.status = resp.StatusCode
 		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
 	}
 	return resp, err

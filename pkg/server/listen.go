@@ -37,12 +37,21 @@ func explainListen(err error) error {
 	}
 }
 
+// explainSocket adds what to do where the agent may not make its control socket: a first start without systemd.
+func explainSocket(path string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	return fmt.Errorf("%w: make %s a directory that uid %d may write to (berth.service makes /run/berth), or name another place with --control-socket",
+		err, filepath.Dir(path), os.Geteuid())
+}
+
 // listenUnix opens the control socket: mode 0660, group as given. A socket that nobody answers on is replaced, one
 // that somebody answers on is an error. It is made under another name and moved into place, so that it never stands
 // there with other rights.
 func listenUnix(ctx context.Context, path, group string, log *zap.Logger) (net.Listener, func(), error) {
 	fail := func(err error) (net.Listener, func(), error) {
-		return nil, nil, fmt.Errorf("listen on control socket %s: %w", path, err)
+		return nil, nil, fmt.Errorf("listen on control socket %s: %w", path, explainSocket(path, err))
 	}
 	path = filepath.Clean(path)
 	if len(path) > maxSocketPath {

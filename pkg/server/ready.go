@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -30,9 +31,10 @@ type Readiness struct {
 
 // ReadinessOf says whether the agent is ready: Docker's stream is up, the instance's identity and credentials are
 // there, and every group has been tried once. A group in trouble is named, and does not make the agent unready: it
-// is the group's matter, and the other groups go on. Either snapshot may be nil. Further checks count as they say.
-func ReadinessOf(h Host, d *discovery.Snapshot, r *registrar.Snapshot, more ...Check) Readiness {
-	checks := []Check{dockerCheck(d), identityCheck(h, r), credentialsCheck(h, r)}
+// is the group's matter, and the other groups go on. Either snapshot may be nil. Further checks count as they say. stream is
+// the connection to Docker, which is known before there is a snapshot of it.
+func ReadinessOf(h Host, stream discovery.Stream, d *discovery.Snapshot, r *registrar.Snapshot, more ...Check) Readiness {
+	checks := []Check{dockerCheck(stream, d != nil), identityCheck(h, r), credentialsCheck(h, r)}
 	checks = append(append(checks, groupChecks(d, r)...), more...)
 	out := Readiness{Ready: true, Checks: checks}
 	for i := range checks {
@@ -79,24 +81,28 @@ func (r Readiness) Text() string {
 	return b.String()
 }
 
-func dockerCheck(d *discovery.Snapshot) Check {
+// dockerCheck is about the event stream; listed reports whether discovery has published what there is.
+func dockerCheck(s discovery.Stream, listed bool) Check {
 	c := Check{Name: "docker"}
 	switch {
-	case d == nil:
-		c.Detail, c.Blocks = "not reached yet", true
-	case !d.Stream.Up:
-		c.Detail, c.Blocks = "the event stream is down", true
-		if d.Stream.Err != "" {
-			c.Detail += ": " + d.Stream.Err
-		}
-	default:
+	case s.Up && listed:
 		c.OK, c.Detail = true, "the event stream is up"
-		if d.Stream.Engine != "" {
-			c.Detail += fmt.Sprintf(" (%s, API %s)", d.Stream.Engine, d.Stream.APIVersion)
+		if s.Engine != "" {
+			c.Detail += fmt.Sprintf(" (%s, API %s)", s.Engine, s.APIVersion)
 		}
+		return c
+	case s.Up:
+		c.Detail = "the event stream is up, and its containers are being listed"
+	case s.Err == "":
+		c.Detail = "not reached yet"
+	case listed:
+		c.Detail = "the event stream is down: " + strings.TrimSuffix(s.Err, "; "+s.Change)
+	default:
+		c.Detail = "not reached yet: " + strings.TrimSuffix(s.Err, "; "+s.Change)
 	}
-	if c.Blocks {
-		c.Change = "check that Docker runs and that user berth is in group docker"
+	c.Blocks = true
+	if !s.Up {
+		c.Change = cmp.Or(s.Change, "check that Docker runs and that user berth is in group docker")
 	}
 	return c
 }
@@ -111,7 +117,7 @@ func identityCheck(h Host, r *registrar.Snapshot) Check {
 		if h.IdentityErr != "" {
 			c.Detail = h.IdentityErr
 		}
-		c.Change = "check that the instance metadata service (IMDSv2) is enabled and reachable"
+		c.Change = cmp.Or(h.IdentityChange, "check that the instance metadata service (IMDSv2) is enabled and reachable")
 		return c
 	}
 	return Check{Name: "identity", OK: true, Detail: id}

@@ -30,6 +30,9 @@ func TestReadinessOf(t *testing.T) {
 	}
 	down := up()
 	down.Stream = discovery.Stream{Err: "dial unix /var/run/docker.sock: permission denied"}
+	barred := discovery.Stream{Err: "ping docker: reach docker at unix:///run/d.sock: this user may not open the socket; add it to group docker", Change: "add it to group docker"}
+	shut := up()
+	shut.Stream = barred
 	two := up()
 	two.Wants["api"] = []target.Want{}
 
@@ -41,9 +44,11 @@ func TestReadinessOf(t *testing.T) {
 		text  string // part of the body
 	}{
 		"all well":             {Host{}, up(), ready(okGroup()), true, "[ok  ] target_group web: ok, 0 targets\nready\n"},
-		"nothing yet":          {Host{}, nil, nil, false, "[wait] docker: not reached yet"},
+		"nothing yet":          {Host{}, nil, nil, false, "[wait] docker: not reached yet (check that Docker runs"},
+		"docker barred":        {Host{}, shut, ready(okGroup()), false, "[wait] docker: the event stream is down: ping docker: reach docker at unix:///run/d.sock: this user may not open the socket (add it to group docker)\n"},
 		"docker down":          {Host{}, down, ready(okGroup()), false, "[wait] docker: the event stream is down: dial unix /var/run/docker.sock: permission denied (check that Docker runs"},
-		"no identity":          {Host{IdentityErr: "IMDS does not answer"}, up(), groups(okGroup()), false, "[wait] identity: IMDS does not answer"},
+		"no identity":          {Host{IdentityErr: "IMDS does not answer"}, up(), groups(okGroup()), false, "[wait] identity: IMDS does not answer (check that"},
+		"no identity, known":   {Host{IdentityErr: "IMDS does not answer", IdentityChange: "enable it"}, up(), groups(okGroup()), false, "[wait] identity: IMDS does not answer (enable it)\n"},
 		"identity of the host": {Host{InstanceID: instance}, up(), groups(okGroup()), true, "[ok  ] identity: " + instance},
 		"no credentials":       {Host{CredentialsErr: "no EC2 role"}, up(), ready(okGroup()), false, "[wait] credentials: no EC2 role (attach an instance profile"},
 		"not connected":        {Host{}, up(), &registrar.Snapshot{Self: registrar.Self{InstanceID: instance}}, false, "[wait] credentials: no call"},
@@ -60,7 +65,11 @@ func TestReadinessOf(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := ReadinessOf(tt.h, tt.d, tt.r)
+			var stream discovery.Stream
+			if tt.d != nil {
+				stream = tt.d.Stream
+			}
+			got := ReadinessOf(tt.h, stream, tt.d, tt.r)
 			if got.Ready != tt.ready {
 				t.Errorf("ready: got %v; want %v", got.Ready, tt.ready)
 			}
@@ -71,6 +80,38 @@ func TestReadinessOf(t *testing.T) {
 				t.Errorf("waiting: got %q with ready %v", got.Waiting(), tt.ready)
 			}
 		})
+	}
+}
+
+// Before Docker has answered for the first time it is said why it does not, everywhere, and what to change.
+func TestServer_Readiness_dockerNotReached(t *testing.T) {
+	var a agent
+	stream := discovery.Stream{Err: "not connected yet"}
+	cfg := a.config()
+	cfg.Stream = func() discovery.Stream { return stream }
+	s, err := Listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close(); s.follower.close() })
+	for _, tt := range []struct {
+		stream discovery.Stream
+		want   string
+	}{
+		{stream, "[wait] docker: not reached yet: not connected yet (check that Docker runs"},
+		{
+			discovery.Stream{Err: "ping docker: reach docker at unix:///run/d.sock: there is no such socket; start Docker", Change: "start Docker"},
+			"[wait] docker: not reached yet: ping docker: reach docker at unix:///run/d.sock: there is no such socket (start Docker)\n",
+		},
+		{discovery.Stream{Up: true}, "[wait] docker: the event stream is up, and its containers are being listed\n"},
+	} {
+		stream = tt.stream
+		if text := get(t, s.MonitoringHandler(), "/readyz").Body.String(); !strings.Contains(text, tt.want) {
+			t.Errorf("got:\n%s\nwant it to contain %q", text, tt.want)
+		}
+		if status := s.Status(); status.Docker != tt.stream || status.Readiness.Ready {
+			t.Errorf("the status says %+v", status.Docker)
+		}
 	}
 }
 

@@ -62,6 +62,9 @@ type Config struct {
 	// Discovery returns the newest snapshot of Docker's half (nil before the first) and a channel that closes at the
 	// next one. Required; Latest.Get is one.
 	Discovery func() (*discovery.Snapshot, <-chan struct{})
+	// Stream returns the state of the connection to Docker, which is known before there is a snapshot. May be nil: then
+	// the snapshot's own is shown.
+	Stream func() discovery.Stream
 	// Registrar returns the newest snapshot of the load balancers' half, likewise. Required.
 	Registrar func() (*registrar.Snapshot, <-chan struct{})
 	// Follow makes the registrar look often at the groups until stop is called. May be nil.
@@ -234,7 +237,19 @@ func (s *Server) readiness(h Host, d *discovery.Snapshot, r *registrar.Snapshot)
 	if s.cfg.Checks != nil {
 		more = s.cfg.Checks()
 	}
-	return ReadinessOf(h, d, r, more...)
+	return ReadinessOf(h, s.stream(d), d, r, more...)
+}
+
+// stream is the connection to Docker: as the snapshot has it, so that a status does not contradict itself, else as it is.
+func (s *Server) stream(d *discovery.Snapshot) discovery.Stream {
+	switch {
+	case d != nil:
+		return d.Stream
+	case s.cfg.Stream != nil:
+		return s.cfg.Stream()
+	default:
+		return discovery.Stream{}
+	}
 }
 
 // Alive returns what /healthz answers now: nil, or an error that names the loops that do not turn.
@@ -244,7 +259,7 @@ func (s *Server) Alive() error { return Alive(s.cfg.Loops, s.started, time.Now()
 func (s *Server) Status() StatusV1 {
 	h, d, r := s.state()
 	status := statusOf(time.Now(), s.agent(), h, d, r)
-	status.Readiness = s.readiness(h, d, r)
+	status.Readiness, status.Docker = s.readiness(h, d, r), s.stream(d)
 	return status
 }
 

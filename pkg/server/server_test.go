@@ -220,6 +220,17 @@ func TestListen_socketErrors(t *testing.T) {
 	}
 }
 
+func TestExplainSocket(t *testing.T) {
+	denied := &fs.PathError{Op: "mkdir", Path: "/run/x", Err: syscall.EACCES}
+	want := fmt.Sprintf("mkdir /run/x: permission denied: make /run/x a directory that uid %d may write to", os.Geteuid())
+	if got := explainSocket("/run/x/berth.sock", denied); !strings.HasPrefix(got.Error(), want) || !errors.Is(got, fs.ErrPermission) {
+		t.Errorf("got %v; want %s …", got, want)
+	}
+	if other := errors.New("other"); !errors.Is(explainSocket("/run/x/berth.sock", other), other) {
+		t.Error("another error is no longer itself")
+	}
+}
+
 // The kernel limits the name under which a socket is made as well as the one it gets.
 func TestMakingName(t *testing.T) {
 	for path, want := range map[string]string{

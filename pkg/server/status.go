@@ -33,6 +33,8 @@ type Host struct {
 	Address          string `json:"address,omitempty"` // the primary private address
 	// IdentityErr says why the identity is not known yet.
 	IdentityErr string `json:"identity_error,omitempty"`
+	// IdentityChange says what to change about it.
+	IdentityChange string `json:"identity_change,omitempty"`
 	// CredentialsErr says why no call to AWS can be made.
 	CredentialsErr string `json:"credentials_error,omitempty"`
 	// Notices are what is about to happen to the instance: spot, lifecycle, rebalance, maintenance.
@@ -148,10 +150,7 @@ func (s *StatusV1) Summary() string {
 func statusOf(now time.Time, agent AgentV1, h Host, d *discovery.Snapshot, r *registrar.Snapshot) StatusV1 {
 	s := StatusV1{
 		API: APIVersion, At: now.UTC(), Revision: revision(d, r), Agent: agent, Host: h,
-		Readiness: ReadinessOf(h, d, r), Drains: []DrainV1{}, Groups: []GroupV1{}, Rows: Join(d, r),
-	}
-	if s.Rows == nil {
-		s.Rows = []Row{}
+		Drains: []DrainV1{}, Groups: []GroupV1{}, Rows: Join(d, r),
 	}
 	if d != nil {
 		s.Seq, s.Generation, s.Docker = d.Seq, d.Generation, d.Stream
@@ -159,6 +158,10 @@ func statusOf(now time.Time, agent AgentV1, h Host, d *discovery.Snapshot, r *re
 			s.Drains = append(s.Drains, drainV1(drain))
 		}
 	}
+	if s.Rows == nil {
+		s.Rows = []Row{}
+	}
+	s.Readiness = ReadinessOf(h, s.Docker, d, r)
 	if r != nil {
 		if s.Host.InstanceID == "" {
 			s.Host.InstanceID, s.Host.Region, s.Host.Account = r.Self.InstanceID, r.Self.Region, r.Self.Account
