@@ -10,11 +10,11 @@ import (
 // TargetsLabel is the label by which a container asks for target groups.
 const TargetsLabel = "berth.targets"
 
-// The limits of a label. They are far above what one container can sensibly serve, and keep a label of any size from
-// filling the status with its refusals.
+// The limits of a label: as many targets as a target group takes. They keep a label of any size from filling the status
+// with its refusals.
 const (
-	maxLabelBytes = 16 << 10
-	maxClaims     = 200
+	maxLabelBytes = 32 << 10
+	maxClaims     = 1000
 	maxGroupKey   = 64
 )
 

@@ -69,7 +69,7 @@ func TestParseTargets_malformed(t *testing.T) {
 		"\x1b[31mweb":                        "letters, digits",
 		strings.Repeat("w", 65):              "letters, digits",
 		strings.Repeat("x", maxLabelBytes+1): "bytes long",
-		many(maxClaims + 1):                  "more than 200",
+		many(maxClaims + 1):                  "more than 1000",
 	} {
 		claims, err := ParseTargets(value)
 		var le *LabelError
@@ -90,10 +90,12 @@ func TestParseTargets_malformed(t *testing.T) {
 }
 
 // many is a label of n different claims.
-func many(n int) string {
+func many(n int) string { return manyOf("g", n) }
+
+func manyOf(group string, n int) string {
 	parts := make([]string, n)
 	for i := range parts {
-		parts[i] = Claim{Group: "g", Port: tcp(uint16(i + 1))}.String()
+		parts[i] = Claim{Group: group, Port: tcp(uint16(i + 1))}.String()
 	}
 	return strings.Join(parts, ",")
 }

@@ -25,6 +25,14 @@ func (m *Match) matches(f *Facts) bool {
 
 func (m *Match) empty() bool { return m.Image == "" && m.Name == "" && len(m.Labels) == 0 }
 
+// byID reports whether the user named the image by its id: what a rule says of images' names does not match it then.
+func byID(image string) bool {
+	if strings.HasPrefix(image, "sha256:") {
+		return true
+	}
+	return len(image) >= 12 && len(image) <= 64 && strings.Trim(image, "0123456789abcdef") == ""
+}
+
 // Glob reports whether s matches pattern, in which * stands for any run of characters, none and slashes included, and
 // every other character for itself. It takes time proportional to len(pattern) × len(s) at worst, whatever the
 // pattern: it goes back to the last star only, since an earlier one can gain nothing that the last one cannot.

@@ -35,6 +35,7 @@ type claimed struct {
 type portTable struct {
 	facts *Facts
 	bound map[target.PortProto][]Published // tcp and udp
+	ports []target.PortProto               // of bound, in order
 	sctp  bool
 }
 
@@ -45,8 +46,12 @@ func newPortTable(f *Facts) portTable {
 			t.sctp = true
 			continue
 		}
+		if t.bound[p.PortProto] == nil {
+			t.ports = append(t.ports, p.PortProto)
+		}
 		t.bound[p.PortProto] = append(t.bound[p.PortProto], p)
 	}
+	slices.SortFunc(t.ports, target.PortProto.Compare)
 	return t
 }
 
@@ -105,13 +110,12 @@ func (t portTable) onHost(c claimed) ([]exposure, target.PortProto, *refusal) {
 
 // only returns the one port that can be meant when none is named.
 func (t portTable) only(c claimed) (target.PortProto, *refusal) {
-	reachable := make([]target.PortProto, 0, len(t.bound))
-	for port, published := range t.bound {
-		if _, r := reach(port, published); r == nil {
+	reachable := make([]target.PortProto, 0, len(t.ports))
+	for _, port := range t.ports {
+		if _, r := reach(port, t.bound[port]); r == nil {
 			reachable = append(reachable, port)
 		}
 	}
-	slices.SortFunc(reachable, target.PortProto.Compare)
 	switch {
 	case len(reachable) == 1:
 		return reachable[0], nil
@@ -120,9 +124,8 @@ func (t portTable) only(c claimed) (target.PortProto, *refusal) {
 			fmt.Sprintf("it publishes %s, and nothing says which of them is meant", enumerate(reachable)),
 			c.suggest(reachable[0]),
 		}
-	case len(t.bound) > 0:
-		port := slices.MinFunc(slices.Collect(maps.Keys(t.bound)), target.PortProto.Compare)
-		_, r := reach(port, t.bound[port])
+	case len(t.ports) > 0:
+		_, r := reach(t.ports[0], t.bound[t.ports[0]])
 		return target.PortProto{}, r
 	case t.sctp:
 		return target.PortProto{}, &refusal{"it publishes sctp ports alone, which no load balancer takes", "publish a tcp or a udp port"}
@@ -136,12 +139,11 @@ func (t portTable) unpublished(c claimed, port target.PortProto) *refusal {
 	if _, ok := t.bound[other]; ok {
 		return &refusal{fmt.Sprintf("it publishes %s, not %s", other, port), c.suggest(other)}
 	}
-	published := slices.SortedFunc(maps.Keys(t.bound), target.PortProto.Compare)
-	if len(published) == 0 {
+	if len(t.ports) == 0 {
 		return &refusal{fmt.Sprintf("port %s is not published", port), t.publish(port)}
 	}
-	why := fmt.Sprintf("port %s is not published, but %s", port, enumerate(published))
-	return &refusal{why, t.publish(port) + ", or " + c.suggest(published[0])}
+	why := fmt.Sprintf("port %s is not published, but %s", port, enumerate(t.ports))
+	return &refusal{why, t.publish(port) + ", or " + c.suggest(t.ports[0])}
 }
 
 func (t portTable) publish(port target.PortProto) string {
@@ -165,25 +167,33 @@ func publishFlag(port target.PortProto) string {
 // suggest says how to name port for the group, where the asker has to write it.
 func (c claimed) suggest(port target.PortProto) string {
 	wanted := Claim{Group: c.group, Port: port}
-	label := []Claim{wanted}
-	if len(c.label) > 0 {
-		label = slices.Clone(c.label)
-		for i, old := range label {
-			if old.Group == c.group && (old.Port.Port == 0 || old.Port == c.port) {
-				label[i] = wanted
-				break
-			}
+	label := "label it " + TargetsLabel + "=" + shorten(c.relabel(wanted))
+	if c.label == nil || !c.own && c.port.Port != 0 {
+		label += fmt.Sprintf(", or set container_port: %s for group %s", port, c.group)
+	}
+	return label
+}
+
+// relabel writes the label with wanted in the place of what cannot be: as much of it as is shown, whatever its length.
+func (c claimed) relabel(wanted Claim) string {
+	if len(c.label) == 0 {
+		return wanted.String()
+	}
+	var b strings.Builder
+	replaced := false
+	for i, claim := range c.label {
+		if !replaced && claim.Group == c.group && (claim.Port.Port == 0 || claim.Port == c.port) {
+			claim, replaced = wanted, true
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(claim.String())
+		if b.Len() > mostShown {
+			break
 		}
 	}
-	parts := make([]string, len(label))
-	for i, claim := range label {
-		parts[i] = claim.String()
-	}
-	s := fmt.Sprintf("label it %s=%s", TargetsLabel, shorten(strings.Join(parts, ",")))
-	if c.label == nil || !c.own && c.port.Port != 0 {
-		s += fmt.Sprintf(", or set container_port: %s for group %s", port, c.group)
-	}
-	return s
+	return b.String()
 }
 
 // reach sorts one port's bindings: those on all addresses win, of several host ports the lowest; else each single
@@ -256,11 +266,13 @@ func enumerate(ports []target.PortProto) string {
 	return s
 }
 
+// mostShown is how many bytes of a label are shown.
+const mostShown = 200
+
 // shorten cuts a text that is shown to a person.
 func shorten(s string) string {
-	const most = 200
-	if len(s) > most {
-		return s[:most] + "…"
+	if len(s) > mostShown {
+		return s[:mostShown] + "…"
 	}
 	return s
 }

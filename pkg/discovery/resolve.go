@@ -204,7 +204,7 @@ func (r *resolver) container(c *Container) {
 		return
 	}
 	if len(claims) == 0 {
-		r.whole(c, Ignored, "it has no label "+TargetsLabel+", and no rule matches it", "")
+		r.unasked(c)
 		return
 	}
 	table := newPortTable(c.Facts)
@@ -212,6 +212,19 @@ func (r *resolver) container(c *Container) {
 	for _, claim := range claims {
 		r.claim(c, table, claim, decided)
 	}
+}
+
+// unasked decides about a container that neither a label nor a rule brings into a group.
+func (r *resolver) unasked(c *Container) {
+	why, change := "it has no label "+TargetsLabel+", and no rule matches it", ""
+	for _, group := range r.groups {
+		if m := r.rules[group].Match; m != nil && m.Image != "" && byID(c.Image) {
+			why += ": it was run by its image's id, and rules know images by name"
+			change = "run it by the image's name, or label it " + TargetsLabel + "=" + group
+			break
+		}
+	}
+	r.whole(c, Ignored, why, change)
 }
 
 type groupPort struct {

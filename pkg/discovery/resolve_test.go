@@ -77,6 +77,8 @@ func ports(bindings ...string) func(*Container) {
 	}
 }
 
+func image(ref string) func(*Container) { return func(c *Container) { c.Image = ref } }
+
 func healthy(h Health) func(*Container) { return func(c *Container) { c.Health = h } }
 
 func network(mode string) func(*Container) {
@@ -211,6 +213,22 @@ func TestResolve_labelsAndRules(t *testing.T) {
 		"nothing asks for it": {
 			container: running(labels()),
 			decide:    []said{{"- - ignored", "no rule matches", ""}},
+		},
+		"nothing asks for it, by the id of its image": {
+			container: running(labels(), image("sha256:"+id1)), rules: []Rule{{Group: "web", Match: &Match{Image: "my/*"}}, {Group: "admin"}},
+			decide: []said{{"- - ignored", "no rule matches it: it was run by its image's id", TargetsLabel + "=web"}},
+		},
+		"nothing asks for it, by a short id of its image": {
+			container: running(labels(), image(id1[:12])), rules: []Rule{{Group: "web", Match: &Match{Image: "my/*"}}},
+			decide: []said{{"- - ignored", "it was run by its image's id", "image's name"}},
+		},
+		"nothing asks for it, by the id of its image, and rules ask for no image": {
+			container: running(labels(), image(id1)), rules: []Rule{{Group: "web", Match: &Match{Name: "other"}}},
+			decide: []said{{"- - ignored", "no rule matches it", ""}},
+		},
+		"a name that could almost be an id": {
+			container: running(labels(), image("deadbeefcafe/x")), rules: []Rule{{Group: "web", Match: &Match{Image: "my/*"}}},
+			decide: []said{{"- - ignored", "no rule matches it", ""}},
 		},
 		"opt out": {
 			container: running(label("")), rules: byName,
@@ -830,6 +848,43 @@ func TestResolve_absurdSizes(t *testing.T) {
 		if n := len(res.Decisions[0].Why) + len(res.Decisions[0].Change); n > 1000 {
 			t.Errorf("%s: the decision has %d bytes", name, n)
 		}
+	}
+}
+
+// thousand is a container that names a thousand ports, and publishes a thousand from the given one on.
+func thousand(from int) Container {
+	return running(label(manyOf("web", 1000)), func(c *Container) {
+		c.Published = nil
+		for port := range 1000 {
+			c.Published = append(c.Published, dashP(fmt.Sprintf("%d/tcp", from+port), 30000+port)...)
+		}
+	})
+}
+
+func TestResolve_thousandClaims(t *testing.T) {
+	rules := []Rule{{Group: "web"}}
+	res := Resolve(Input{Containers: []Container{thousand(1)}, Rules: rules, Now: t0.Add(time.Hour)})
+	if len(res.Decisions) != 1000 || len(res.Wants["web"]) != 1000 {
+		t.Errorf("each published: got %d decisions, %d wants; want 1000 each", len(res.Decisions), len(res.Wants["web"]))
+	}
+	res = Resolve(Input{Containers: []Container{thousand(2000)}, Rules: rules, Now: t0.Add(time.Hour)})
+	if len(res.Decisions) != 1000 || len(res.Wants["web"]) != 0 {
+		t.Fatalf("none published: got %d decisions, %d wants; want 1000 and none", len(res.Decisions), len(res.Wants["web"]))
+	}
+	for _, d := range res.Decisions {
+		if !strings.Contains(d.Why, "is not published, but 2000/tcp") || !strings.Contains(d.Change, "web:2000") && d.Port < 10 {
+			t.Fatalf("%+v; want why and what to change", d)
+		}
+		if len(d.Why)+len(d.Change) > 1000 {
+			t.Fatalf("a decision has %d bytes", len(d.Why)+len(d.Change))
+		}
+	}
+}
+
+func BenchmarkResolve_thousandRefused(b *testing.B) {
+	in := Input{Containers: []Container{thousand(2000)}, Rules: []Rule{{Group: "web"}}, Now: t0.Add(time.Hour)}
+	for b.Loop() {
+		Resolve(in)
 	}
 }
 
