@@ -169,7 +169,7 @@ func TestDrainCommand_container(t *testing.T) {
 
 func TestDrainCommand_host(t *testing.T) {
 	r := rig.New(t, rig.Options{Groups: []elbsim.Group{{Name: "web"}, {Name: "api"}}})
-	r.StartReady(t)
+	agent := r.StartReady(t)
 	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web", "api")})
 	want := rig.TargetsOf(t, c)
 	r.WaitHealthy(t, "web", want...)
@@ -192,8 +192,22 @@ func TestDrainCommand_host(t *testing.T) {
 		}
 		return nil
 	})
+	// Nor does a new agent register anything.
+	agent.Stop(t)
+	r.StartReady(t)
+	for _, key := range []string{"web", "api"} {
+		if err := r.Exact(key); err != nil {
+			t.Errorf("after a restart: %v", err)
+		}
+	}
 	ask(t, r, 0, "undrain", "--all")
 	r.WaitHealthy(t, "web", append(want, rig.TargetsOf(t, late)...)...)
+	r.WaitHealthy(t, "api", want...)
+	wantTargets(t, r, deregister, want...)
+	wantTargets(t, r, register, slices.Concat(want, want, rig.TargetsOf(t, late))...)
+	if out, in := len(r.Calls("api", deregister)), len(r.Calls("api", register)); out != 1 || in != 2 {
+		t.Errorf("the other group: %d calls of %s and %d of %s; want 1 and 2", out, deregister, in, register)
+	}
 }
 
 func TestPruneCommand(t *testing.T) {

@@ -3,9 +3,12 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
+	"berth/internal/elbsim"
 	"berth/test/harness"
 	"berth/test/rig"
 )
@@ -47,6 +50,49 @@ func TestEngine_restartedWithLiveRestore(t *testing.T) {
 	r.WaitHealthy(t, "web", append(want, rig.TargetsOf(t, after)...)...)
 	wantTargets(t, r, deregister)
 	wantTargets(t, r, register, rig.TargetsOf(t, after)...)
+}
+
+// Of what dies while the engine is down no event tells, then or later. Nothing proves it before the engine is back, and
+// then the first list does.
+func TestEngine_deathWhileItIsDown(t *testing.T) {
+	engine := harness.StartEngine(t, harness.EngineOptions{LiveRestore: true})
+	r := rig.New(t, rig.Options{Engine: &engine.Engine, Groups: []elbsim.Group{{Name: "web"}, {Name: "api"}}})
+	agent := r.StartReady(t)
+	web := harness.Spec{Labels: r.In("web")}
+	made := engine.RunAll(t, web, web, harness.Spec{Labels: r.In("api")})
+	dead, lives, other := rig.TargetsOf(t, made[0]), rig.TargetsOf(t, made[1]), rig.TargetsOf(t, made[2])
+	r.WaitHealthy(t, "web", append(dead, lives...)...)
+	r.WaitHealthy(t, "api", other...)
+	process := made[0].Inspect(t).State.Pid
+	r.Sim.ResetCalls()
+
+	engine.Stop(t)
+	if err := syscall.Kill(process, syscall.SIGKILL); err != nil {
+		t.Fatalf("kill the container's process: %v", err)
+	}
+	harness.Eventually(t, harness.Patience, "a dead process, and an agent without Docker", func() error {
+		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", process)); err == nil && !strings.Contains(string(stat), ") Z ") {
+			return errors.New("the process is there")
+		}
+		if agent.Status(t).Docker.Up {
+			return errors.New("the agent has not noticed")
+		}
+		return nil
+	})
+	if err := r.Exact("web", append(dead, lives...)...); err != nil {
+		t.Errorf("while Docker is down: %v", err)
+	}
+
+	engine.Start(t)
+	r.WaitExact(t, "web", lives...)
+	after := engine.Run(t, web) // whatever else the agent makes of it, it has made when this one is registered
+	r.WaitExact(t, "web", append(rig.TargetsOf(t, after), lives...)...)
+	r.WaitExact(t, "api", other...)
+	wantTargets(t, r, deregister, dead...)
+	wantTargets(t, r, register, rig.TargetsOf(t, after)...)
+	if calls := append(r.Calls("api", deregister), r.Calls("api", register)...); len(calls) > 0 {
+		t.Errorf("needless calls for the other group: %v", calls)
+	}
 }
 
 func TestEngine_killed(t *testing.T) {

@@ -3,6 +3,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +163,34 @@ func drainAndUndrain(l *life) {
 	l.goes()
 	berth("undrain")
 	l.comes()
+}
+
+// phantom pauses it for a moment. Docker calls it unhealthy then, until the next probe, though none has failed and no
+// event has said so: whoever inspects it after the unpause must not believe that.
+func phantom(l *life) {
+	health := func() string { return l.c.Inspect(l).State.Health.Status }
+	healthy := func() {
+		l.Helper()
+		harness.Eventually(l, harness.Patience, "a probe that passes", func() error {
+			if h := health(); h != container.Healthy {
+				return fmt.Errorf("it is %s", h)
+			}
+			return nil
+		})
+	}
+	for range 5 { // the next probe may come at once
+		healthy()
+		l.c.Pause(l)
+		l.c.Unpause(l)
+		if health() == container.Unhealthy {
+			healthy()
+			if calls := l.rig.Calls(l.key, deregister); slices.Contains(targetsIn(calls), l.target) {
+				l.Errorf("%v was deregistered for a phantom", l.target)
+			}
+			return
+		}
+	}
+	l.Error("Docker has not called it unhealthy: this shows nothing")
 }
 
 // What leaves a container as it is costs no inspection: the events of a HEALTHCHECK's probes are not even heard.

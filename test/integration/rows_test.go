@@ -215,6 +215,11 @@ var rows = []row{
 		l.c.PutHealth(l, "livez", http.StatusOK)
 		l.comes()
 	}},
+	{name: "phantom unhealthy after unpause", group: "strict", happens: phantom, spec: harness.Spec{
+		Modify: func(c *container.Config, _ *container.HostConfig) {
+			c.Healthcheck = &container.HealthConfig{Test: []string{"CMD", "/web", "healthcheck"}, Interval: 4 * time.Second}
+		},
+	}},
 }
 
 func TestRows(t *testing.T) {
