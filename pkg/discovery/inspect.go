@@ -189,13 +189,17 @@ func (s *state) accept(l *life, a answer) {
 	s.tell(l, a.began, nil)
 }
 
-// inspectFailed changes nothing that is known: an error is no answer. It is asked again, later and later.
+// inspectFailed changes nothing that is known: an error is no answer. It is asked again, later and later. But what a list
+// has shown is one.
 func (s *state) inspectFailed(l *life, a answer) {
 	in := &l.inspection
 	if in.tries == 0 {
 		s.w.log.Warn("inspection failed, what is known stays", append(about(l), zap.Error(a.err))...)
 	}
 	in.tries++
+	if l.withdraw() {
+		s.changed = true
+	}
 	if !in.failed {
 		in.failed, s.changed = true, true
 	}

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"berth/pkg/target"
@@ -26,6 +27,8 @@ type life struct {
 	listed       bool      // a list showed it running
 	ended        bool      // the run in memory is over
 	disconnected bool
+	shown        []uint16 // the host ports that the latest list shows; nil: it is older than the inspection
+	shownAt      time.Time
 	pausedAt     time.Time
 	unpausedAt   time.Time
 	pausedOut    bool      // the pause has lasted long enough to take it out
@@ -225,7 +228,7 @@ func (l *life) count(e Event, c circumstances) {
 
 // end ends the run in memory.
 func (l *life) end(at time.Time) heard {
-	l.ended, l.listed, l.disconnected = true, false, false
+	l.ended, l.listed, l.disconnected, l.shown = true, false, false, nil
 	l.endedAt = maxTime(l.endedAt, at)
 	l.pausedAt, l.pausedOut = time.Time{}, false
 	l.signals = signalsAfter(l.signals, at)
@@ -288,7 +291,7 @@ func (l *life) accept(f Facts, began time.Time, c circumstances, admitted map[st
 		l.admitted = maps.Clone(admitted)
 	}
 	l.facts, l.asOf = &f, began
-	l.ended, l.disconnected, l.listed = !alive(f.State), false, false
+	l.ended, l.disconnected, l.listed, l.shown = !alive(f.State), false, false, nil
 	if !l.ended && began.After(l.aliveAt) {
 		l.aliveAt = began
 	}
@@ -333,6 +336,21 @@ func (l *life) seenRunning(at time.Time) {
 	if l.facts == nil {
 		l.listed, l.ended = true, false
 	}
+}
+
+// withdraw takes the container out if a list has shown, after all else that is known of it, that it has lost a host port.
+// It is for when no inspection answers: one would say more, and a list may be a moment behind.
+func (l *life) withdraw() (changed bool) {
+	if !l.running() || l.disconnected || l.shown == nil || l.heardAt.After(l.shownAt) {
+		return false
+	}
+	for _, port := range hostPorts(l.facts) {
+		if !slices.Contains(l.shown, port) {
+			l.disconnected = true
+			return true
+		}
+	}
+	return false
 }
 
 func signalsAfter(signals []heardSignal, at time.Time) []heardSignal {

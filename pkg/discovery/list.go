@@ -103,6 +103,10 @@ func (s *state) line(line Listed, a listAnswer) {
 	}
 	known := l.running() && !l.inspection.owed
 	l.seenRunning(a.began)
+	l.shown, l.shownAt = line.HostPorts, a.began
+	if l.inspection.tries > 0 {
+		l.withdraw()
+	}
 	if !known || a.all {
 		s.ask(l, slow)
 		return

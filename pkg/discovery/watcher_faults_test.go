@@ -98,6 +98,59 @@ func TestWatcher_manyHang(t *testing.T) {
 	})
 }
 
+// A list proves that a port is not published any more, also while no inspection is answered: the port may be somebody
+// else's by now.
+func TestWatcher_listShowsAPortNoMore(t *testing.T) {
+	two := enginetest.Spec{Name: "web-1", Labels: map[string]string{discovery.TargetsLabel: "web:8080,api:9090"}, Ports: []string{"8080", "9090"}}
+	unheard := func(happens func(*enginetest.Engine, string)) func(*enginetest.Engine, string) {
+		return func(e *enginetest.Engine, id string) {
+			e.Tamper(func(discovery.Event) []discovery.Event { return nil })
+			happens(e, id)
+			e.Tamper(nil)
+		}
+	}
+	for name, tc := range map[string]struct {
+		happens func(*enginetest.Engine, string)
+		port    string // in the end
+	}{
+		"one network of two": {(*enginetest.Engine).Disconnect, "32768"},
+		"unheard":            {unheard((*enginetest.Engine).Disconnect), "32768"},
+		"another port": {unheard(func(e *enginetest.Engine, id string) {
+			e.Disconnect(id)
+			e.Run(web("thief"))
+			e.Connect(id)
+		}), "32769"},
+		"nobody answers": {unheard(func(e *enginetest.Engine, id string) {
+			e.HangInspect(id)
+			e.Disconnect(id)
+		}), "32768"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := start(t)
+				id := h.engine.Run(two)
+				h.engine.Join(id, "second")
+				h.wants("web-1:32768")
+				h.settle(time.Second)
+				h.engine.FailInspect("", errTest)
+				tc.happens(h.engine, id)
+				h.settle(3 * time.Minute)
+				h.wants()
+				if got := names(h.w.Snapshot(), "api"); len(got) > 0 {
+					t.Errorf("wanted in api: got %v; want none", got)
+				}
+				h.verdict("web-1", discovery.Leaving)
+				h.engine.Heal()
+				h.engine.Connect(id)
+				h.settle(2 * time.Minute)
+				if got := names(h.w.Snapshot(), "web"); !slices.Contains(got, "web-1:"+tc.port) {
+					t.Errorf("wanted in web: got %v; want web-1:%s", got, tc.port)
+				}
+			})
+		})
+	}
+}
+
 // Docker was asked before the death and answers after it.
 func TestWatcher_lateAnswers(t *testing.T) {
 	for name, end := range map[string]func(*enginetest.Engine, string){
