@@ -29,7 +29,8 @@ send them one another's traffic, and its health checks may pass. berth-boot.serv
 nothing to do it ends at once, without asking anybody. What cannot be removed in time is left to the agent.
 
 Exit codes: 0 nothing is left of an earlier boot; 1 something is; 2 the configuration is wrong; 3 the agent runs.`,
-		Args: noArgs,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, wrong := loadConfig(cmd.Flags(), env)
 			if wrong != nil {

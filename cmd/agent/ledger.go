@@ -34,7 +34,8 @@ func newLedgerCommand(env *environment) *cobra.Command {
 		Long: `Prints each target that this host has registered or may have, as the ledger on disk has it: without asking AWS or
 Docker, and whether or not an agent runs. Targets that were deregistered are left out. Nothing is printed where nothing
 is registered.`,
-		Args: noArgs,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir := stateDir(cmd.Flags(), env)
 			ledger, err := registrar.PeekLedger(dir)

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"berth/pkg/config"
+	"berth/pkg/discovery"
 )
 
 // Set by the linker (see the Makefile); "devel" in a plain go build.
@@ -39,6 +40,7 @@ type environment struct {
 	stdout io.Writer
 	stderr io.Writer
 	getenv func(string) string
+	engine discovery.Engine // nil: the one behind the configured socket
 }
 
 // exitError ends the program with a code of its own. A nil err prints nothing more.

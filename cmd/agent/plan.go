@@ -52,7 +52,8 @@ agent runs, what is shown is what it has still to do: nothing, unless its calls 
 
 Exit codes: 0; 1 if a group or Docker could not be looked at; 2 if the configuration is wrong. With --detailed-exitcode:
 0 nothing would be changed, 2 something would, 1 any error.`,
-		Args: noArgs,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd.Flags(), env)
 			if err != nil {
@@ -123,6 +124,7 @@ func dryly(ctx context.Context, cfg *config.Config, env *environment, timeout ti
 		return err
 	}
 	a := newAgent(cfg, log, true)
+	a.engine = env.engine
 	if err := a.build(ctx); err != nil {
 		return err
 	}
@@ -142,17 +144,7 @@ func dryly(ctx context.Context, cfg *config.Config, env *environment, timeout ti
 func (a *agent) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
 	for {
 		s, changed := a.registrar.Snapshot()
-		tried := map[string]bool{}
-		for _, g := range s.Groups {
-			for _, key := range g.Keys {
-				tried[key] = g.Tried && g.Seq > 0
-			}
-		}
-		all := true
-		for _, g := range a.cfg.Groups {
-			all = all && tried[g.Key]
-		}
-		if all {
+		if allGroupsTried(a.cfg.Groups, s) {
 			return s, true
 		}
 		select {
@@ -161,6 +153,24 @@ func (a *agent) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
 			return s, false
 		}
 	}
+}
+
+// allGroupsTried reports whether every group of the configuration has been looked at. A group that has just been found is
+// on the board twice for a moment: as one that is still looked for, too.
+func allGroupsTried(groups []config.Group, s *registrar.Snapshot) bool {
+	tried := map[string]bool{}
+	for _, g := range s.Groups {
+		for _, key := range g.Keys {
+			before, seen := tried[key]
+			tried[key] = g.Tried && g.Seq > 0 && (before || !seen)
+		}
+	}
+	for _, g := range groups {
+		if !tried[g.Key] {
+			return false
+		}
+	}
+	return true
 }
 
 func planOf(s *registrar.Snapshot, complete bool) *planV1 {

@@ -37,7 +37,8 @@ is wrong, 3 when another agent holds the state directory.`,
 		Example: `  berth run
   berth run --target-group web-prod
   berth run --config ./berth.yaml --log-level debug`,
-		Args: noArgs,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			read := func() (*config.Config, error) { return loadConfig(cmd.Flags(), env) }
 			return runAgent(cmd.Context(), read, dry, env)
@@ -139,7 +140,7 @@ func runAgent(ctx context.Context, read func() (*config.Config, error), dry bool
 	}
 	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	a := newAgent(cfg, log, dry)
-	a.level, a.read = level, read
+	a.level, a.read, a.engine = level, read, env.engine
 	if err := a.build(ctx); err != nil {
 		return err
 	}

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,13 +15,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
-	"go.uber.org/zap"
 
 	"berth/internal/elbsim"
-	"berth/pkg/config"
-	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
-	"berth/pkg/target"
 )
 
 // asBerth is the variable that makes the test binary the berth command: for tests that need a process of another user.
@@ -44,6 +38,7 @@ type scriptHost struct {
 	stop   func()
 	agent  *agent
 	ids    map[string]string // by container name
+	faults []string          // of elbsim, in force
 	mu     sync.Mutex        // guards failStop
 	fail   string            // what Docker answers to a stop; empty: it stops
 }
@@ -65,20 +60,29 @@ func (s sequential) Run(name string, f func(testscript.T)) {
 //	container NAME [LABEL]   run a container, with the label berth.targets if one is given
 //	berth ARGS...            run a berth command in this process
 //	exits CODE ARGS...       the same, and it has to exit with this code
-//	background ARGS...       the same in the background; interrupt ends it, and it has to exit with 1
+//	background ARGS...       the same in the background
+//	interrupt [CODE]         ends that, and it has to exit with this code (1)
+//	as USER CODE ARGS...     a berth command in a process of its own, as root or nobody; it has to exit with this code
+//	halt                     stop the agent; its ledger stays
+//	age                      make the ledger that of an earlier boot
+//	dockerdown               Docker does not answer any more
 //	registered N [GROUP]     wait until so many targets are registered
 //	drains N                 wait until so many drains hold that are nobody's stop signal
 //	foreign PORT             register a target of this host behind the agent's back
 //	fault ACTION CODE        make a call fail
+//	heal                     make none fail any more
 //	dockerfails MESSAGE      make Docker refuse to stop containers
 //	rewrite FILE             replace the configuration
 func TestScript(t *testing.T) {
+	program := strangersProgram(t, shortDir(t))
 	testscript.RunT(sequential{t}, testscript.Params{
 		Dir: "testdata/script", Setup: setUpScript,
+		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agent": scriptAgent, "container": scriptContainer, "berth": scriptBerth, "exits": scriptExits, "registered": scriptRegistered,
 			"foreign": scriptForeign, "fault": scriptFault, "dockerfails": scriptDockerFails, "rewrite": scriptRewrite, "background": scriptBackground,
-			"interrupt": scriptInterrupt, "drains": scriptDrains,
+			"interrupt": scriptInterrupt, "drains": scriptDrains, "halt": scriptHalt, "age": scriptAge, "dockerdown": scriptDockerDown, "heal": scriptHeal,
+			"as": func(ts *testscript.TestScript, _ bool, args []string) { scriptAs(ts, program, args) },
 		},
 	})
 }
@@ -89,6 +93,7 @@ status_listen: 127.0.0.1:0
 control_socket: %[1]s/c.sock
 state_dir: %[1]s/state
 docker: {socket: %[1]s/d.sock}
+drain: {shutdown_max_wait: 2s}
 `
 
 func setUpScript(env *testscript.Env) error {
@@ -97,10 +102,13 @@ func setUpScript(env *testscript.Env) error {
 		return err
 	}
 	env.Defer(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // so that it is the files in it that nobody may not use
+		return err
+	}
 	h := &scriptHost{engine: enginetest.New(), config: filepath.Join(dir, "berth.yaml"), ids: map[string]string{}, stop: func() {}}
 	env.Defer(func() { h.stop() })
 	env.Values[scriptKey{}] = h
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.WriteFile(h.config, fmt.Appendf(nil, scriptConfig, dir), 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.WriteFile(h.config, fmt.Appendf(nil, scriptConfig, dir), 0o644)); err != nil {
 		return err
 	}
 	h.sim = elbsim.New(elbsim.Config{Lags: &elbsim.Lags{Register: 50 * time.Millisecond, Deregister: 50 * time.Millisecond}})
@@ -123,9 +131,12 @@ func setUpScript(env *testscript.Env) error {
 			return err
 		}
 		env.Defer(func() { _ = os.Unsetenv(name) })
+		env.Setenv(name, value)
 	}
+	env.Setenv(asBerth, "1") // what `as` runs
 	env.Setenv("BERTH_CONFIG", h.config)
 	env.Setenv("SOCKET", dir+"/c.sock")
+	env.Setenv("STATE", dir+"/state")
 	return serveDocker(env, h, dir+"/d.sock")
 }
 
@@ -153,144 +164,6 @@ func serveDocker(env *testscript.Env, h *scriptHost, socket string) error {
 	go func() { _ = srv.Serve(l) }()
 	env.Defer(func() { _ = srv.Close() })
 	return nil
-}
-
-func hostOf(ts *testscript.TestScript) *scriptHost { return ts.Value(scriptKey{}).(*scriptHost) }
-
-// scriptAgent runs the agent as runAgent does, on the engine in memory.
-func scriptAgent(ts *testscript.TestScript, _ bool, _ []string) {
-	h := hostOf(ts)
-	read := func() (*config.Config, error) {
-		return config.Load(config.Options{ConfigPath: h.config, Getenv: ts.Getenv})
-	}
-	cfg, err := read()
-	ts.Check(err)
-	a := newAgent(cfg, zap.NewNop(), false)
-	a.read, a.engine, h.agent = read, h.engine, a
-	ts.Check(a.build(context.Background()))
-	a.server, err = a.listen(context.Background())
-	ts.Check(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- a.run(ctx) }()
-	h.stop = func() {
-		cancel()
-		if err := errors.Join(<-ended, a.ledger.Close()); err != nil {
-			ts.Logf("agent: %v", err)
-		}
-	}
-	eventually(ts, "the agent ready", func() bool { return a.server.Readiness().Ready })
-}
-
-func eventually(ts *testscript.TestScript, what string, holds func() bool) {
-	deadline := time.Now().Add(time.Minute)
-	for !holds() {
-		if time.Now().After(deadline) {
-			ts.Fatalf("not within a minute: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-func scriptContainer(ts *testscript.TestScript, _ bool, args []string) {
-	h := hostOf(ts)
-	spec := enginetest.Spec{Name: args[0], Image: "my/web:1", Ports: []string{"8080"}}
-	if len(args) > 1 {
-		spec.Labels = map[string]string{discovery.TargetsLabel: args[1]}
-	}
-	h.ids[args[0]] = h.engine.Run(spec)
-	ts.Setenv("ID_"+strings.ReplaceAll(args[0], "-", "_"), h.ids[args[0]])
-}
-
-// runBerth runs a command line in this process.
-func runBerth(ctx context.Context, ts *testscript.TestScript, stdout, stderr io.Writer, args []string) int {
-	return execute(ctx, args, &environment{stdin: strings.NewReader(ts.Getenv("ANSWER")), stdout: stdout, stderr: stderr, getenv: ts.Getenv})
-}
-
-func scriptBerth(ts *testscript.TestScript, neg bool, args []string) {
-	if code := runBerth(context.Background(), ts, ts.Stdout(), ts.Stderr(), args); (code != 0) != neg {
-		ts.Fatalf("berth %v exited with %d", args, code)
-	}
-}
-
-func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	if code := runBerth(context.Background(), ts, ts.Stdout(), ts.Stderr(), args[1:]); code != want {
-		ts.Fatalf("berth %v exited with %d; want %d", args[1:], code, want)
-	}
-}
-
-func scriptBackground(ts *testscript.TestScript, _ bool, args []string) {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan int, 1)
-	go func() { ended <- runBerth(ctx, ts, io.Discard, io.Discard, args) }()
-	background.Store(ts.Name(), func() int { cancel(); return <-ended })
-}
-
-// background holds what a script has running: testscript's values cannot be set once it runs.
-var background sync.Map
-
-func scriptInterrupt(ts *testscript.TestScript, _ bool, _ []string) {
-	end, ok := background.LoadAndDelete(ts.Name())
-	if !ok {
-		ts.Fatalf("nothing runs in the background")
-	}
-	if code := end.(func() int)(); code != 1 {
-		ts.Fatalf("it exited with %d; want 1", code)
-	}
-}
-
-func scriptRegistered(ts *testscript.TestScript, _ bool, args []string) {
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	group := "web"
-	if len(args) > 1 {
-		group = args[1]
-	}
-	eventually(ts, args[0]+" targets in "+group, func() bool { return len(hostOf(ts).sim.Registered(group)) == want })
-}
-
-func scriptForeign(ts *testscript.TestScript, _ bool, args []string) {
-	port, err := target.ParsePort(args[0])
-	ts.Check(err)
-	ts.Check(hostOf(ts).sim.Register("web", target.Target{ID: testInstance, Port: port}))
-}
-
-func scriptFault(ts *testscript.TestScript, _ bool, args []string) {
-	_, err := hostOf(ts).sim.AddFault(elbsim.Fault{Kind: elbsim.FaultError, Action: args[0], Code: args[1]})
-	ts.Check(err)
-}
-
-func scriptDockerFails(ts *testscript.TestScript, _ bool, args []string) {
-	h := hostOf(ts)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.fail = strings.Join(args, " ")
-}
-
-func scriptDrains(ts *testscript.TestScript, _ bool, args []string) {
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	eventually(ts, args[0]+" drains", func() bool {
-		s, _ := hostOf(ts).agent.seen.Get()
-		n := 0
-		for _, d := range s.Drains {
-			if d.Cause != discovery.CauseStopSignal {
-				n++
-			}
-		}
-		return n == want
-	})
-}
-
-// scriptRewrite replaces the target groups of the configuration; the rest stays.
-func scriptRewrite(ts *testscript.TestScript, _ bool, args []string) {
-	h := hostOf(ts)
-	old, err := os.ReadFile(h.config)
-	ts.Check(err)
-	_, rest, _ := strings.Cut(string(old), "listen:")
-	ts.Check(os.WriteFile(h.config, []byte(ts.ReadFile(args[0])+"listen:"+rest), 0o600))
 }
 
 // Every command that needs the agent says so where its socket may not be used, and exits with 5.

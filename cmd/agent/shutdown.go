@@ -49,7 +49,8 @@ berth-drain.service runs it when that unit is stopped. It does nothing unless th
 unit is a reason to drain. Whoever wants to drain a host that stays up uses berth drain.
 
 Exit codes: 0 the load balancers have let go, or the system is not stopping; 1 something is still registered.`,
-		Args: noArgs,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return coded(c.run(cmd.Context()))
 		},

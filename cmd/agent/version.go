@@ -38,9 +38,10 @@ func buildInfo() server.Build {
 func newVersionCommand(env *environment) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print what this is",
-		Args:  noArgs,
+		Use:               "version",
+		Short:             "Print what this is",
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			v := versionV1{Build: buildInfo(), Date: date, Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if asJSON {
