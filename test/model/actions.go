@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing/synctest"
 	"time"
 
@@ -20,26 +21,52 @@ type action struct {
 	wait  time.Duration // afterwards
 }
 
-// The weight of an action is how often it stands here.
-var names = []string{
-	"run", "run", "run", "run", "start", "start", "stop", "stop", "die", "remove", "restart", "restart", "term", "term", "hup", "hup",
-	"pause", "unpause", "disconnect", "connect", "swap", "swap",
-	"cut", "tamper", "straight", "straight", "fail inspects", "fail list", "hang inspect", "stale inspection", "stale list", "heal", "heal",
-	"api down", "api down", "down", "up", "up", "reboot", "reboot unannounced", "restart agent",
-	"aws lost", "aws late", "aws late", "aws fails", "aws throttles", "aws well", "aws well", "by hand", "withhold", "publish all",
+// weights say how often each thing is done.
+var weights = []struct {
+	times int
+	what  []string
+}{
+	{4, []string{"run"}},
+	{2, []string{"start", "stop", "restart", "term", "hup", "swap"}},
+	{1, []string{"die", "remove", "flap", "quit", "pause", "unpause", "disconnect", "connect", "join", "leave"}},
+	{1, []string{"cut", "tamper", "fail inspects", "fail list", "hang inspect", "down", "reboot", "reboot unannounced", "restart agent"}},
+	{2, []string{"straight", "heal", "up", "api down", "stale inspection", "stale list", "dies unseen"}},
+	{1, []string{"aws lost", "aws fails", "aws throttles", "by hand", "withhold", "publish all"}},
+	{2, []string{"aws late", "aws well", "late and stopped", "stopped in the queue", "stopped when throttled"}},
 }
+
+var (
+	things = sync.OnceValue(func() []string {
+		var names []string
+		for _, w := range weights {
+			for range w.times {
+				names = append(names, w.what...)
+			}
+		}
+		return names
+	})
+	waits = []time.Duration{
+		0, 0, 0, 10 * time.Millisecond, time.Second, 5 * time.Second, 40 * time.Second, 40 * time.Second, 3 * time.Minute,
+	}
+)
 
 func drawActions(t *rapid.T) []action {
 	one := rapid.Custom(func(t *rapid.T) action {
 		return action{
-			what:  rapid.SampledFrom(names).Draw(t, "what"),
-			which: rapid.IntRange(0, 19).Draw(t, "which"),
-			wait: rapid.SampledFrom([]time.Duration{
-				0, 0, 0, 10 * time.Millisecond, time.Second, 5 * time.Second, 40 * time.Second, 40 * time.Second, 3 * time.Minute,
-			}).Draw(t, "wait"),
+			what: rapid.SampledFrom(things()).Draw(t, "what"), which: draw(t, 20, "which"), wait: rapid.SampledFrom(waits).Draw(t, "wait"),
 		}
 	})
-	return rapid.SliceOfN(one, 1, 60).Draw(t, "actions")
+	n := 1 + draw(t, 24, "length")
+	return rapid.SliceOfN(one, n, n).Draw(t, "actions")
+}
+
+// draw draws evenly from 0 to n-1; rapid's own ranges prefer what is small.
+func draw(t *rapid.T, n int, label string) int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return rapid.SampledFrom(all).Draw(t, label)
 }
 
 // play plays the actions and returns what went wrong, and what was done.
@@ -52,14 +79,13 @@ func play(actions []action, seed uint64) (problems, log []string) {
 	time.Sleep(time.Minute)
 	for _, a := range actions {
 		w.mu.Lock()
-		w.log = append(w.log, fmt.Sprintf("%s %s %d, then %s", time.Now().Format("15:04:05.000"), a.what, a.which, a.wait))
+		w.log = append(w.log, fmt.Sprintf("%s %s %d, then %s", clock(time.Now()), a.what, a.which, a.wait))
 		w.note()
 		w.mu.Unlock()
 		w.do(a)
-		w.check()
-		time.Sleep(a.wait)
 		synctest.Wait()
 		w.check()
+		w.pass(a.wait)
 		if w.wrong() {
 			break
 		}
@@ -87,13 +113,23 @@ func (w *world) container(n int) string {
 	return ids[n%len(ids)]
 }
 
-func (w *world) run() {
+// run runs another container, if there are not too many, and returns its id.
+func (w *world) run() string {
+	ids := w.engine.IDs()
+	if len(ids) >= 20 {
+		return ids[w.rand.IntN(len(ids))]
+	}
 	service := [...]string{"web", "web", "api", ""}[w.rand.IntN(4)]
 	labels := map[string]string{discovery.TargetsLabel: service}
 	if service == "" {
 		labels = nil // somebody else's application, which takes ports all the same
 	}
-	w.engine.Run(enginetest.Spec{Labels: labels, Ports: []string{"8080"}, StopSignal: [...]string{"", "SIGQUIT"}[w.rand.IntN(2)]})
+	id := w.engine.Create(enginetest.Spec{Labels: labels, Ports: []string{"8080"}, StopSignal: [...]string{"", "SIGQUIT"}[w.rand.IntN(2)]})
+	if w.rand.IntN(2) == 0 {
+		w.join(id)
+	}
+	w.engine.Start(id)
+	return id
 }
 
 func (w *world) touch(id string) {
@@ -106,78 +142,80 @@ func (w *world) do(a action) {
 	id := w.container(a.which)
 	switch a.what {
 	case "hup":
-		w.engine.Signal(id, 1)
-	case "run":
-		if len(w.engine.IDs()) < 20 {
-			w.run()
-		}
-	case "start", "restart", "swap":
-		w.touch(id)
-		if a.what != "start" {
-			w.engine.Stop(id)
-		}
-		if a.what == "swap" {
-			w.run() // it gets the port that has just become free
-		}
-		w.mu.Lock()
-		if f, _ := w.engine.Facts(id); f.State != "running" && f.State != "paused" {
-			delete(w.leaving, id)
-		}
-		w.mu.Unlock()
-		w.engine.Start(id)
-	case "stop":
-		w.touch(id)
-		w.engine.Stop(id)
-	case "die":
-		w.touch(id)
-		w.engine.Die(id, 1)
-	case "remove":
-		w.touch(id)
-		w.engine.Remove(id)
+		w.signal(id, 1)
 	case "term":
-		w.touch(id)
-		if f, _ := w.engine.Facts(id); f.State == "running" {
-			w.mu.Lock()
-			w.leaving[id] = time.Now()
-			w.mu.Unlock()
-			w.engine.Signal(id, 15)
-		}
-	case "pause":
-		w.touch(id)
-		w.engine.Pause(id)
-	case "unpause":
-		w.touch(id)
-		w.engine.Unpause(id)
-	case "disconnect":
-		w.touch(id)
-		w.engine.Disconnect(id)
-	case "connect":
-		w.touch(id)
-		w.engine.Connect(id)
-	case "stale inspection":
-		// Docker answers "running" after the death, because it was asked before.
-		w.touch(id)
-		w.engine.HangInspect(id)
-		w.engine.Rename(id, fmt.Sprintf("renamed-%d", len(w.log)))
-		w.endSlowly(id)
-	case "stale list":
-		w.touch(id)
-		w.engine.HangList()
-		w.engine.Cut()
-		time.Sleep(3 * time.Second)
-		w.endSlowly(id)
-	default:
+		w.signal(id, 15)
+	case "quit":
+		w.signal(id, 3) // tells those to stop whose StopSignal it is
+	case "stale inspection", "stale list", "dies unseen", "late and stopped", "stopped in the queue", "stopped when throttled":
+		w.together(a.what, id)
+	case "cut", "tamper", "straight", "fail inspects", "fail list", "hang inspect", "heal", "up", "restart agent", "withhold", "publish all":
 		w.misbehave(a.what, id)
+	case "down", "api down", "reboot", "reboot unannounced":
+		w.happens(func() { w.misbehave(a.what, id) })
+	case "run", "start", "restart", "swap", "flap", "stop", "die", "remove", "pause", "unpause", "disconnect", "connect", "join", "leave":
+		if a.what != "run" {
+			w.touch(id)
+		}
+		w.happens(func() { w.live(a.what, id) })
+	default:
+		w.aws(a.what)
 	}
 }
 
-// endSlowly ends a container while Docker is slow, and lets it answer then.
-func (w *world) endSlowly(id string) {
-	synctest.Wait()
-	w.engine.Die(id, 0)
-	time.Sleep(time.Millisecond)
-	synctest.Wait()
-	w.engine.Heal()
+// live has something happen to a container that is its own affair.
+func (w *world) live(what, id string) {
+	switch what {
+	case "run":
+		w.run()
+	case "start":
+		w.restart(id, func() {})
+	case "restart":
+		w.restart(id, func() { w.engine.Stop(id) })
+	case "swap":
+		w.restart(id, func() { w.engine.Stop(id); w.run() }) // which gets the port that has just become free
+	case "flap":
+		for range 2 + w.rand.IntN(8) {
+			w.restart(id, func() { w.engine.Stop(id) })
+		}
+	case "stop":
+		w.engine.Stop(id)
+	case "die":
+		w.engine.Die(id, 1)
+	case "remove":
+		w.engine.Remove(id)
+	case "pause":
+		w.engine.Pause(id)
+	case "unpause":
+		w.engine.Unpause(id)
+	case "disconnect":
+		w.engine.Disconnect(id)
+	case "connect":
+		w.engine.Connect(id)
+	case "join":
+		w.join(id)
+	case "leave":
+		w.engine.Leave(id, "second")
+	}
+}
+
+// restart starts a container after something else.
+func (w *world) restart(id string, first func()) {
+	first()
+	w.mu.Lock()
+	if f, _ := w.engine.Facts(id); !alive(f) {
+		delete(w.leaving, id)
+	}
+	w.mu.Unlock()
+	w.engine.Start(id)
+}
+
+// join puts a container into a second network: that the first is gone says nothing any more of its ports.
+func (w *world) join(id string) {
+	w.mu.Lock()
+	w.joined[id] = true
+	w.mu.Unlock()
+	w.engine.Join(id, "second")
 }
 
 func (w *world) misbehave(what, id string) {
@@ -226,6 +264,7 @@ func (w *world) misbehave(what, id string) {
 		w.stop()
 		w.mu.Lock()
 		w.calm, w.hearing = laterOf(w.calm, time.Now()), laterOf(w.hearing, time.Now())
+		w.failed = laterOf(w.failed, time.Now()) // what the one has in doubt, the next has too
 		w.mu.Unlock()
 		w.start()
 	case "withhold", "publish all":
@@ -264,11 +303,13 @@ func (w *world) aws(what string) {
 	case "aws fails":
 		fault = elbsim.Fault{Kind: elbsim.FaultError, Code: "InternalFailure", Share: 0.7}
 	case "aws throttles":
-		w.throttled = true
 		fault = elbsim.Fault{Kind: elbsim.FaultError, Code: "Throttling", Share: 0.9}
 	case "aws well":
 		w.sim.ClearFaults()
 	case "by hand":
+		w.mu.Lock()
+		w.byHand = time.Now()
+		w.mu.Unlock()
 		for _, s := range services {
 			for _, x := range w.sim.Registered(s) {
 				if x.ID == instance && x.Port >= ephemeral && w.rand.IntN(2) == 0 {
@@ -278,13 +319,19 @@ func (w *world) aws(what string) {
 		}
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.calm = laterOf(w.calm, time.Now())
-	if fault.Kind == "" {
-		return
+	w.mu.Unlock()
+	if fault.Kind != "" {
+		w.fault(fault)
 	}
+}
+
+// fault adds a fault to AWS, until it is well again or the fault is used up.
+func (w *world) fault(f elbsim.Fault) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.calm = time.Now().Add(30 * time.Minute) // until it is well, and some time after
-	if _, err := w.sim.AddFault(fault); err != nil {
+	if _, err := w.sim.AddFault(f); err != nil {
 		w.problem("add a fault: %v", err)
 	}
 }

@@ -4,16 +4,20 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 var (
-	seedBugs     = flag.Bool("model.mutants", false, "seed each bug in turn, and see whether random lives find it (make mutants)")
+	seedBugs     = flag.Bool("model.mutants", false, "seed each bug in turn, and see whether random lives find it (make model, make mutants)")
 	mutantChecks = flag.Int("model.mutantchecks", 2000, "how many random lives each seeded bug has to hide in")
+	mutantTimes  = flag.Int("model.mutanttimes", 1, "how many times each is looked for, from different seeds")
 )
 
 // edit is a change to a source file: old stands in it once.
@@ -41,7 +45,7 @@ var mutants = map[string][]edit{
 		"pkg/registrar/plan.go", "doubt = 30 * time.Second", "doubt = 0 * time.Second",
 	}},
 	"plans before the permit": {
-		{"pkg/registrar/reconciler.go", "\t\tstep, ok := r.await(ctx, permit)", "\t\t_, ok := r.await(ctx, permit)"},
+		{"pkg/registrar/reconciler.go", "\t\tstep, ok := r.await(", "\t\t_, ok := r.await("},
 		{"pkg/registrar/reconciler.go", "\t\t\tif step.Class != permit.Class() {\n\t\t\t\treturn Step{}, false\n\t\t\t}", ""},
 		{"pkg/registrar/reconciler.go", "\t\t\treturn step, step.Class == permit.Class()", "\t\t\treturn step, true"},
 		{"pkg/registrar/write.go", "if _, wanted := r.want[t]; !wanted || ctx.Err() != nil {", "if ctx.Err() != nil {"},
@@ -59,31 +63,51 @@ var mutants = map[string][]edit{
 // TestMutants seeds each bug, by an overlay that leaves the tree as it is, and has the model look for it.
 func TestMutants(t *testing.T) {
 	if !*seedBugs {
-		t.Skip("run by make mutants: it takes minutes, and two or three of the bugs hide well, from one run in a few")
+		t.Skip("run by make model and make mutants: it builds nine times, and takes a minute")
 	}
+	t.Parallel()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
+	two := make(chan struct{}, 2) // at once
 	for name, edits := range mutants {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			overlay := overlayOf(t, root, edits)
-			cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestModel$", "-count=1", ".",
-				fmt.Sprintf("-rapid.checks=%d", *mutantChecks), "-rapid.nofailfile", "-rapid.shrinktime=1ms")
-			out, err := cmd.CombinedOutput()
-			switch {
-			case err == nil:
-				t.Errorf("%d random lives did not find it", *mutantChecks)
-			case !strings.Contains(string(out), "[rapid]") || !strings.Contains(string(out), "--- FAIL: TestModel"):
-				t.Errorf("the model did not run: %v\n%s", err, out)
-			default:
-				for line := range strings.Lines(string(out)) {
-					if strings.Contains(line, "[rapid] failed after") || strings.Contains(line, "[rapid] panic") {
-						t.Log(strings.TrimSpace(line))
-					}
-				}
+			t.Parallel()
+			two <- struct{}{}
+			defer func() { <-two }()
+			program := filepath.Join(t.TempDir(), "model.test")
+			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlayOf(t, root, edits), "-o", program, ".")
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("build it: %v\n%s", err, out)
+			}
+			for range *mutantTimes {
+				find(t, program)
 			}
 		})
+	}
+}
+
+// found is what TestModel says of the first life in which something went wrong.
+var found = regexp.MustCompile(`wrong in life (\d+): (.*)`)
+
+// find plays random lives with a bug in the program until something goes wrong.
+func find(t *testing.T, program string) {
+	t.Helper()
+	seed := 1 + rand.Uint64N(1<<32)
+	cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestModel$", fmt.Sprintf("-rapid.checks=%d", *mutantChecks),
+		fmt.Sprintf("-rapid.seed=%d", seed), "-rapid.nofailfile", "-rapid.shrinktime=1ms")
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	begun := time.Now()
+	out, err := cmd.CombinedOutput()
+	life := found.FindSubmatch(out)
+	switch {
+	case err == nil:
+		t.Errorf("%d random lives did not find it (-rapid.seed=%d)", *mutantChecks, seed)
+	case life == nil:
+		t.Errorf("the model did not run: %v\n%s", err, out)
+	default:
+		t.Logf("found in life %s, after %v (-rapid.seed=%d): %s", life[1], time.Since(begun).Round(100*time.Millisecond), seed, life[2])
 	}
 }
 

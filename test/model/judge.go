@@ -1,0 +1,332 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing/synctest"
+	"time"
+
+	"berth/internal/elbsim"
+	"berth/pkg/discovery"
+	"berth/pkg/target"
+)
+
+const (
+	// patience is how long something wrong may stay that the agent could have known of, though nobody told it.
+	patience = 2 * time.Minute
+	// prompt is how long a target may stay that the watcher no longer wants, or be missing that it wants, while AWS
+	// answers: a few calls and the host's own pace.
+	prompt = 5 * time.Second
+	// doubt is for how long after a call without a good answer that may take longer: what the call does may come 30 s
+	// after its timeout of 3 s, and a look that is begun 10 s after the next write says whether it has.
+	doubt = 47 * time.Second
+	// moment is less than any wait in the agent, and more than the same instant.
+	moment = time.Millisecond
+)
+
+// problem writes down what must not be.
+func (w *world) problem(format string, args ...any) {
+	if len(w.problems) < 5 {
+		w.problems = append(w.problems, fmt.Sprintf("%s: ", clock(time.Now()))+fmt.Sprintf(format, args...))
+	}
+}
+
+func clock(t time.Time) string { return t.Format("15:04:05.000") }
+
+// truth is which container has which place now, for those that may be served. A container that was told to stop may be
+// again when it has outlived that by so much.
+func (w *world) truth(outlived time.Duration) map[place]string {
+	out := map[place]string{}
+	for _, id := range w.engine.IDs() {
+		f, ok := w.engine.Facts(id)
+		service := f.Labels[discovery.TargetsLabel]
+		since, told := w.leaving[id]
+		if !ok || !alive(f) || len(f.Published) == 0 || told && time.Since(since) < outlived {
+			continue
+		}
+		out[place{service, f.Published[0].HostPort}] = id
+	}
+	return out
+}
+
+func alive(f discovery.Facts) bool { return f.State == "running" || f.State == "paused" }
+
+// note remembers who is served at this moment: before and after whatever happens. It returns who may be.
+func (w *world) note() map[place]string {
+	now, may := time.Now(), w.truth(survive-time.Second)
+	for p := range may {
+		w.served[p] = now
+	}
+	return may
+}
+
+// happens lets something happen to containers, and notes what the agent was told by it. It reports whether the agent has
+// heard all of it: its stream was open before, and still is when there is no more to hear.
+func (w *world) happens(f func()) (heard bool) {
+	synctest.Wait()
+	agent, stream, before := w.watch, w.watch.Stream(), map[string]discovery.Facts{}
+	for _, id := range w.engine.IDs() {
+		before[id], _ = w.engine.Facts(id)
+	}
+	f()
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	after := w.watch.Stream()
+	heard = !w.tampered && w.watch == agent && w.watch.Snapshot() != nil && stream.Up && after.Up && stream.Since.Equal(after.Since)
+	for id, f := range before {
+		if alive(f) {
+			w.tell(id, f, heard)
+		}
+	}
+	return heard
+}
+
+// tell compares a container that ran with what it is now.
+func (w *world) tell(id string, before discovery.Facts, heard bool) {
+	key, now := keyOf(id, before.StartedAt), time.Now()
+	f, there := w.engine.Facts(id)
+	switch {
+	case !there || !alive(f) || !f.StartedAt.Equal(before.StartedAt):
+		if heard {
+			w.told[key] = told{from: now, why: "its end"}
+		}
+	case w.told[key].why == stopSignal:
+	case len(f.Published) > 0 && len(before.Published) == 0, f.State == "running" && before.State == "paused":
+		delete(w.told, key)
+	case !heard:
+	case len(f.Published) == 0 && len(before.Published) > 0 && !w.joined[id]:
+		w.told[key] = told{from: now, why: "the loss of its network"}
+	case f.State == "paused" && before.State == "running":
+		w.told[key] = told{from: now.Add(5*time.Second + moment), why: "its pause"}
+	}
+}
+
+const stopSignal = "a stop signal"
+
+// signal sends a signal, and notes whether it tells the container to stop.
+func (w *world) signal(id string, signal int) {
+	f, _ := w.engine.Facts(id)
+	stop, _ := discovery.ParseSignal(f.StopSignal)
+	tells := alive(f) && (signal == 9 || signal == 15 || signal == stop)
+	if tells {
+		w.mu.Lock()
+		delete(w.wanted, id)
+		if _, before := w.leaving[id]; !before || !w.tampered { // a second signal that is not heard renews nothing
+			w.leaving[id] = time.Now()
+		}
+		w.mu.Unlock()
+	}
+	if w.happens(func() { w.engine.Signal(id, signal) }) && tells {
+		w.mu.Lock()
+		w.told[keyOf(id, f.StartedAt)] = told{from: time.Now(), to: time.Now().Add(survive), why: stopSignal}
+		w.mu.Unlock()
+	}
+}
+
+// published takes in what is handed to the registrar. What is withheld is as it was.
+func (w *world) published(wants map[string][]target.Want, unknown []string) {
+	now := time.Now()
+	if w.unknown != (len(unknown) > 0) {
+		w.unknown, w.knownAt = len(unknown) > 0, now
+	}
+	for _, s := range services {
+		_, there := wants[s]
+		w.withheld[s] = !there
+	}
+	for service, list := range wants {
+		wanted := map[place]bool{}
+		for _, x := range list {
+			wanted[place{service, x.HostPort4}] = true
+		}
+		for p, a := range w.asked {
+			if p.service == service && a.wanted && !wanted[p] {
+				w.asked[p] = asked{false, now}
+			}
+		}
+		for p := range wanted {
+			if !w.asked[p].wanted {
+				w.asked[p] = asked{true, now}
+			}
+		}
+	}
+}
+
+// called judges every call as it is made.
+func (w *world) called(c elbsim.Call) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.Outcome != "ok" {
+		w.failed = time.Now()
+	}
+	if c.Outcome == "Throttling" {
+		w.throttled = time.Now()
+		w.seldom = w.seldom || c.Action == "DescribeTargetHealth"
+	}
+	if c.Action != "RegisterTargets" && c.Action != "DeregisterTargets" {
+		return
+	}
+	service := ""
+	for _, s := range services {
+		if len(c.Groups) == 1 && strings.Contains(c.Groups[0], "/"+s+"/") {
+			service = s
+		}
+	}
+	may, must := w.truth(survive-time.Second), w.truth(survive+patience)
+	for _, x := range c.Targets {
+		p := place{service, x.Port}
+		if x.ID != instance || x.Port < ephemeral || service == "" {
+			w.problem("%s of %v in %q, which is not ours", c.Action, x, service)
+			continue
+		}
+		// What is sent is decided when it is sent: it is what the watcher wants, not what it has wanted.
+		a := w.asked[p]
+		if a.wanted != (c.Action == "RegisterTargets") && c.Time.Sub(a.since) > moment {
+			w.problem("%s of %v at %s; that it is wanted: %v since %s", c.Action, p, clock(c.Time), a.wanted, clock(a.since))
+		}
+		if time.Now().Before(w.askew) {
+			continue
+		}
+		_, allowed := may[p]
+		id, needed := must[p]
+		switch {
+		case c.Action == "RegisterTargets" && !allowed && time.Since(w.served[p]) > 5*time.Second && w.hears():
+			w.problem("registered %v, which nobody has served since %s", p, clock(w.served[p]))
+		case c.Action == "DeregisterTargets" && needed && w.steady(id, x.Port) && !w.withheld[service]:
+			w.problem("deregistered %v though %s serves it and nothing has happened to it", p, id[56:])
+		}
+	}
+}
+
+// hears reports whether the agent has heard for a while of all that happens.
+func (w *world) hears() bool {
+	return w.watch.Stream().Up && time.Since(w.hearing) > 5*time.Second
+}
+
+// steady reports whether a container runs, unpaused, the agent has known it with this port, and nothing has happened to
+// it since.
+func (w *world) steady(id string, port uint16) bool {
+	f, _ := w.engine.Facts(id)
+	known, ok := w.wanted[id]
+	return ok && f.State == "running" && known.port == port && time.Since(known.since) > 30*time.Second
+}
+
+// pass lets time pass, and looks every few seconds.
+func (w *world) pass(d time.Duration) {
+	for ; d > 0 && !w.wrong(); d -= prompt {
+		time.Sleep(min(d, prompt))
+		synctest.Wait()
+		w.check()
+	}
+}
+
+// check looks at what is wanted and registered now.
+func (w *world) check() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	may, now := w.note(), time.Now()
+	if snapshot := w.watch.Snapshot(); snapshot != nil {
+		for _, wants := range snapshot.Wants {
+			for _, x := range wants {
+				w.checkWant(x)
+			}
+		}
+	}
+	if w.tampered || !w.watch.Stream().Up || w.watch.Snapshot() == nil { // nothing is published before the first full list
+		w.calm = laterOf(w.calm, now)
+		w.hearing = laterOf(w.hearing, now)
+	}
+	if w.watch.Snapshot() == nil {
+		w.failed = now // it makes no call before it knows what to make true
+	}
+	for _, s := range services {
+		w.checkGroup(s, may)
+	}
+}
+
+// checkWant looks at one port that is wanted: not of a run that the agent was told is over, or about to be.
+func (w *world) checkWant(x target.Want) {
+	now := time.Now()
+	t, was := w.told[keyOf(x.Run.ID, x.Run.StartedAt)]
+	if was && !now.Before(t.from) && (t.to.IsZero() || now.Before(t.to)) {
+		w.problem("%s:%d is wanted, though the agent was told of %s at %s", x.Run.Name, x.HostPort4, t.why, clock(t.from))
+	}
+	if f, _ := w.engine.Facts(x.Run.ID); f.StartedAt.Equal(x.Run.StartedAt) && w.wanted[x.Run.ID].port != x.HostPort4 {
+		w.wanted[x.Run.ID] = wanted{x.HostPort4, now}
+	}
+}
+
+// checkGroup looks at what is registered in a group: soon what the watcher wants and nothing else, where AWS answers;
+// and nothing for long that nobody serves, where the agent could know; and what is not ours, always.
+func (w *world) checkGroup(s string, may map[place]string) {
+	now, foreign, registered := time.Now(), 0, map[place]bool{}
+	settled := now.Sub(w.failed) > doubt && now.Sub(w.throttled) > time.Hour && s != w.withhold
+	for _, x := range w.sim.Registered(s) {
+		p := place{s, x.Port}
+		if x.ID != instance || x.Port < ephemeral {
+			foreign++
+			continue
+		}
+		registered[p] = true
+		if a := w.asked[p]; settled && !a.wanted && !w.unknown && now.Sub(laterOf(a.since, w.knownAt)) > prompt {
+			w.problem("%v is registered; it is not wanted since %s, and AWS is well since %s", p, clock(a.since), clock(w.failed))
+		}
+		if _, there := may[p]; !there && now.Sub(laterOf(w.served[p], w.calm)) > patience {
+			w.problem("%v is registered, and nobody has served it since %s", p, clock(w.served[p]))
+		}
+	}
+	if foreign != 2 {
+		w.problem("%d targets of others are left in %s; want 2", foreign, s)
+	}
+	if !w.byHand.IsZero() && (now.Sub(w.byHand) < 10*time.Minute || w.seldom) || !settled {
+		return // it is found by looking
+	}
+	for p, a := range w.asked {
+		if p.service == s && a.wanted && !registered[p] && now.Sub(a.since) > prompt {
+			w.problem("%v is not registered; it is wanted since %s, and AWS is well since %s", p, clock(a.since), clock(w.failed))
+		}
+	}
+}
+
+// quiesce ends all that is wrong, lets time pass, and compares what is registered with what runs.
+func (w *world) quiesce() {
+	w.engine.Heal()
+	w.engine.Up()
+	w.straighten()
+	w.sim.ClearFaults()
+	w.mu.Lock()
+	w.withhold = ""
+	calm := 45 * time.Minute
+	if w.seldom {
+		calm = 9 * time.Hour // a host whose looks were throttled verifies less often, at worst every six hours and a third
+	}
+	w.mu.Unlock()
+	w.engine.Cut() // what was left out is published again with the next change; this makes one
+	w.pass(doubt + 2*prompt)
+	time.Sleep(calm)
+	synctest.Wait()
+	w.check()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.leaving) // who runs now is a survivor
+	for _, s := range services {
+		want := []uint16{}
+		for p, id := range w.truth(0) {
+			if f, _ := w.engine.Facts(id); p.service == s && f.State == "running" {
+				want = append(want, p.port)
+			}
+		}
+		got := []uint16{}
+		for _, x := range w.sim.Registered(s) {
+			if x.ID == instance && x.Port >= ephemeral {
+				got = append(got, x.Port)
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			w.problem("when all is quiet: %v registered in %s; want %v", got, s, want)
+		}
+	}
+}
