@@ -25,7 +25,7 @@ func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.
 	})
 	now := time.Now()
 	if ce != nil && (interrupted || ctx.Err() != nil) && ce.Unknown {
-		permit.Done(Unknown)
+		permit.Done(Aborted)
 		return // nothing was learned, and nothing went wrong
 	}
 	permit.Done(outcome(ce))
@@ -108,7 +108,7 @@ func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
 	settled := s.WrittenAt.IsZero() || !o.begun.Before(s.WrittenAt.Add(settle))
 	doubtful := o.begun.Before(s.DoubtUntil)
 	if !doubtful && settled {
-		s.DoubtUntil = time.Time{}
+		s.DoubtUntil, s.DoubtOf = time.Time{}, ClassNone
 	}
 	if s.Health != seen.Health {
 		s.Since = o.now
@@ -195,12 +195,31 @@ func (s *schedule) start(now time.Time, known bool, fleet time.Duration) {
 	s.fullAt = now
 }
 
+// skip has writes go out before the first look, because many hosts want to call at once: it may be made once all of
+// them had the time to write.
+func (s *schedule) skip(now time.Time, r *reconciler) {
+	s.failed = true
+	s.fullAt = now.Add(s.verifyChange(r))
+}
+
 // wrote plans the verification of a change.
-func (s *schedule) wrote(now time.Time) {
+func (s *schedule) wrote(now time.Time, r *reconciler) {
 	s.last, s.written, s.spread = now, now, rand.Float64()
-	if at := now.Add(verifyAfterChange + rand.N(verifyAfterChange/4)); s.verifyAt.IsZero() || s.verifyAt.After(at) {
+	at := now.Add(s.verifyChange(r))
+	// One that is due anyway would come too soon to prove anything about this write: where calls are scarce it is left out.
+	scarce := r.env.pacer.Crowded() && now.Sub(s.verifiedAt) < 4*r.env.fleet()
+	if s.verifyAt.IsZero() || s.verifyAt.After(at) || scarce {
 		s.verifyAt = at
 	}
+}
+
+// verifyChange is about a minute, or, while many hosts change something, about as long as it takes to look at all of
+// their groups.
+func (s *schedule) verifyChange(r *reconciler) time.Duration {
+	if fleet := r.env.fleet(); r.env.pacer.Crowded() && fleet > verifyAfterChange {
+		return fleet/2 + rand.N(fleet)
+	}
+	return verifyAfterChange + rand.N(verifyAfterChange/4)
 }
 
 func (s *schedule) lookedAt(now time.Time, full bool, r *reconciler) {
@@ -279,7 +298,7 @@ func (s *schedule) follow(now time.Time, r *reconciler) time.Duration {
 		return 2*time.Second + time.Duration(s.spread*float64(3*time.Second))
 	case followed:
 		least = 15 * time.Second
-	case !moving || !r.env.pacer.Idle():
+	case !moving || !r.env.pacer.Idle() || r.env.pacer.Crowded():
 		return 0
 	}
 	return least + time.Duration(s.spread*float64(least))

@@ -15,6 +15,7 @@ const (
 	Throttled                // refused by a rate limit
 	Failed                   // not answered, and certainly without effect
 	Unknown                  // not answered; it may have taken effect
+	Aborted                  // given up by the caller: it says nothing
 )
 
 // rates is how often this host calls by itself, before anybody throttles it: burst at once, then one per interval.
@@ -35,16 +36,25 @@ var headStart = [classes]time.Duration{
 	ClassRegister:   30 * time.Second,
 }
 
+// lookLag is how much later a look that has failed counts as having asked: the writes of an outage are caught up with
+// first.
+const lookLag = 24 * time.Hour
+
 // Pacer spaces the calls of one host. The rate limits of an account and region are shared by all of its hosts, which
 // cannot see each other: a host that is throttled infers from that, and from the number of its peers, how long to
 // wait so that all of them together use the limit and no more.
 //
-// While nothing throttles, each class has its own bucket. After a throttled call one call at a time goes out, I/2 to I
+// While nothing throttles, each class has its own bucket. After a throttled call one call at a time goes out, 0.7 I to I
 // apart (uniformly), whatever its class: the first throttle sets I to P/32 s (at least 1 s) for P peers, each further one
-// doubles it, each accepted call halves it, and below half a second it ends. I is capped at the largest of 20 s (60 s
-// while P is not known, 10 s while the host drains), P/8 s, and a fifth of the time since the first throttle.
+// doubles it, each accepted call divides it by 3, and below half a second it ends. I is capped at the largest of 20 s
+// (60 s while P is not known, 10 s while the host drains), P/10 s (P/15 s while the host serves nothing yet), and a fifth
+// of the time since the first throttle. The first call of all goes out alone.
 //
-// A Pacer has no goroutine. It is safe for concurrent use.
+// While no call succeeds at all, attempts after a failure go out one at a time, as far apart as makes all hosts together
+// call 3.1 times a second (J, see retryPace): the service comes back to a crowd that does not trample it. First attempts
+// are not held up. When the service is back, J stays for four calls, and halves with each further one.
+//
+// A Pacer has no goroutine. It is safe for concurrent use. docs/adr/0007 tells where the numbers come from.
 type Pacer struct {
 	mu       sync.Mutex // guards all below; never held while anything waits
 	buckets  [classes]bucket
@@ -53,13 +63,41 @@ type Pacer struct {
 	timer    *time.Timer
 	asked    uint64
 
-	peers     int // 0: not known
+	peers     int  // 0: not known
+	answered  bool // a call has been answered
+	serving   bool // something of this host is registered, as far as anybody knows
 	draining  bool
 	interval  time.Duration // I; 0: nobody throttles
+	crowded   time.Time     // the last throttled call
 	throttled time.Time     // the first of the present row of throttled calls
 	next      time.Time     // the earliest time of the next call while I > 0
+	outage    outage
 	onChange  func(interval time.Duration)
 }
+
+// outage is a row of calls of which none succeeded, and the time after it.
+type outage struct {
+	failures  int // in a row
+	since     time.Time
+	interval  time.Duration // J; 0: attempts after a failure are not held up
+	next      time.Time     // the earliest time of the next attempt after a failure while J > 0
+	inFlight  int           // attempts after a failure
+	recovered int           // calls accepted since
+}
+
+const (
+	// retryRate is how often a second all hosts together try again, of the 4 writes that the account has: what they have
+	// in hand when the service comes back goes out at this rate, and next to nothing of it is throttled.
+	retryRate = 3.1
+	// outageAfter is how long a row of failures has to last to be an outage: the first retry is quick.
+	outageAfter = time.Second / 2
+	// outageShort is how long an outage has to last for the end of it to bring a crowd.
+	outageShort = 30 * time.Second
+	// outageCalls is how many calls go out at the pace of the outage after it: as many as a host has in hand.
+	outageCalls = 4
+	// outageMost bounds J: of 10,000 hosts, 28 a second try.
+	outageMost = 6 * time.Minute
+)
 
 // NewPacer returns a pacer that has not been throttled. onChange, if not nil, is called with each new interval, under
 // the pacer's lock: it must not call back.
@@ -85,6 +123,13 @@ func (p *Pacer) SetDraining(draining bool) {
 	p.draining = draining
 }
 
+// SetServing says that something of this host is registered already. A host that serves nothing yet waits less.
+func (p *Pacer) SetServing() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.serving = true
+}
+
 // Interval returns I: zero while nobody throttles.
 func (p *Pacer) Interval() time.Duration {
 	p.mu.Lock()
@@ -99,6 +144,14 @@ func (p *Pacer) Idle() bool {
 	return p.interval == 0 && len(p.waiting) == 0
 }
 
+// Crowded reports whether many hosts seem to want to call at once: one of this host's calls was throttled, or
+// failed in an outage, within the last P seconds, but at least a minute. What can wait, waits then.
+func (p *Pacer) Crowded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.interval > 0 || p.outage.interval > 0 || !p.crowded.IsZero() && time.Since(p.crowded) < max(time.Minute, time.Duration(p.peers)*time.Second)
+}
+
 // Permit is the right to make one call. Its owner waits for Ready, and then ends it with Done or Drop, exactly once.
 type Permit struct {
 	pacer   *Pacer
@@ -106,6 +159,7 @@ type Permit struct {
 	ready   chan struct{}
 	rank    time.Time // when it asked, less its head start
 	order   uint64
+	again   bool
 	granted bool
 	ended   bool
 }
@@ -115,9 +169,12 @@ func (p *Pacer) Ask(c Class, again bool) *Permit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked++
-	permit := &Permit{pacer: p, class: c, ready: make(chan struct{}), rank: time.Now(), order: p.asked}
-	if !again {
+	permit := &Permit{pacer: p, class: c, ready: make(chan struct{}), rank: time.Now(), order: p.asked, again: again}
+	switch {
+	case !again:
 		permit.rank = permit.rank.Add(-headStart[c])
+	case c == ClassDescribe:
+		permit.rank = permit.rank.Add(lookLag)
 	}
 	p.waiting = append(p.waiting, permit)
 	p.dispatch()
@@ -140,10 +197,13 @@ func (t *Permit) Drop() {
 	}
 	t.ended = true
 	if t.granted {
-		p.inFlight--
+		p.end(t)
 		p.buckets[t.class].put()
 		if p.interval > 0 {
 			p.next = time.Now()
+		}
+		if p.outage.interval > 0 && t.again {
+			p.outage.next = time.Now()
 		}
 	} else {
 		for i, w := range p.waiting {
@@ -165,9 +225,11 @@ func (t *Permit) Done(o Outcome) {
 		return
 	}
 	t.ended = true
-	p.inFlight--
+	p.end(t)
+	p.answered = p.answered || o != Aborted
+	p.serving = p.serving || o == Accepted && t.class != ClassDescribe
 	now := time.Now()
-	before := p.interval
+	before := max(p.interval, p.outage.interval)
 	switch {
 	case o == Throttled && p.interval == 0:
 		p.throttled = now
@@ -175,19 +237,79 @@ func (t *Permit) Done(o Outcome) {
 	case o == Throttled:
 		p.interval *= 2
 	case o == Accepted && p.interval > 0:
-		p.interval /= 2
+		p.interval /= 3
 		if p.interval < 500*time.Millisecond {
 			p.interval = 0
 		}
 	}
 	if p.interval > 0 {
 		p.interval = min(p.interval, p.limit(now))
-		p.next = now.Add(p.interval/2 + rand.N(p.interval/2+1))
+		p.next = now.Add(p.interval*7/10 + rand.N(p.interval*3/10+1))
 	}
-	if p.interval != before && p.onChange != nil {
-		p.onChange(p.interval)
+	p.endure(o, now)
+	if o == Throttled || p.outage.interval > 0 {
+		p.crowded = now
+	}
+	if after := max(p.interval, p.outage.interval); after != before && p.onChange != nil {
+		p.onChange(after)
 	}
 	p.dispatch()
+}
+
+// end takes a granted permit out of the count. The caller holds the lock.
+func (p *Pacer) end(t *Permit) {
+	p.inFlight--
+	if t.again {
+		p.outage.inFlight--
+	}
+}
+
+// endure keeps account of outages.
+func (p *Pacer) endure(o Outcome, now time.Time) {
+	out := &p.outage
+	switch o {
+	case Failed, Unknown:
+		if out.failures++; out.failures == 1 {
+			out.since = now
+		}
+		if out.failures < 2 || now.Sub(out.since) < outageAfter {
+			return
+		}
+		out.recovered = 0
+		if pace := p.retryPace(); out.interval < pace { // a place in the row of all hosts, any of them
+			out.interval = pace
+			out.next = now.Add(rand.N(pace + 1))
+			return
+		}
+	case Accepted:
+		if now.Sub(out.since) < outageShort {
+			out.interval = 0
+		}
+		if out.recovered++; out.recovered > outageCalls {
+			out.interval /= 2
+		}
+		if out.interval < time.Second {
+			out.interval = 0
+		}
+		out.failures = 0
+	case Throttled: // the service answers; I says when to go on
+		out.failures = 0
+		return
+	default:
+		return
+	}
+	if out.interval > 0 { // the same place, one round later
+		out.next = now.Add(out.interval*19/20 + rand.N(out.interval/10+1))
+	}
+}
+
+// retryPace is the longest J: the time in which every peer may try once.
+func (p *Pacer) retryPace() time.Duration {
+	pace := min(time.Duration(float64(p.peers)/retryRate*float64(time.Second)), outageMost)
+	if pace < time.Second {
+		return 0
+	}
+	return pace
 }
 
 // limit is the cap on I.
@@ -199,39 +321,35 @@ func (p *Pacer) limit(now time.Time) time.Duration {
 	case p.peers == 0:
 		floor = 60 * time.Second
 	}
-	return max(floor, time.Duration(p.peers)*time.Second/8, now.Sub(p.throttled)/5)
+	share := time.Duration(10)
+	if !p.serving {
+		share = 15
+	}
+	return max(floor, time.Duration(p.peers)*time.Second/share, now.Sub(p.throttled)/5)
 }
 
 // dispatch grants what may be granted now, and sets the timer for what may be later. The caller holds the lock.
 func (p *Pacer) dispatch() {
 	now := time.Now()
-	var wait time.Duration
-	for len(p.waiting) > 0 {
-		var i int
-		if p.interval > 0 {
-			if p.inFlight > 0 {
-				return // its end dispatches again
-			}
-			if wait = p.next.Sub(now); wait > 0 {
-				break
-			}
-			i = p.first(func(*Permit) bool { return true })
-		} else {
-			wait = time.Hour
-			i = p.first(func(t *Permit) bool {
-				d := p.buckets[t.class].delay(now)
-				wait = min(wait, d)
-				return d <= 0
-			})
-			if i < 0 {
-				break
-			}
+	wait := time.Hour
+	for {
+		wait = time.Hour
+		i := p.first(func(t *Permit) bool {
+			d := p.delay(t, now)
+			wait = min(wait, d)
+			return d <= 0
+		})
+		if i < 0 {
+			break
 		}
 		t := p.waiting[i]
 		p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
 		p.buckets[t.class].take(now)
 		t.granted = true
 		p.inFlight++
+		if t.again {
+			p.outage.inFlight++
+		}
 		close(t.ready)
 	}
 	if len(p.waiting) == 0 {
@@ -242,6 +360,28 @@ func (p *Pacer) dispatch() {
 	} else {
 		p.timer.Reset(wait)
 	}
+}
+
+// delay is how long a permit still has to wait; 0 or less: it may go. Where it waits for another one to end, that one's
+// end dispatches again.
+func (p *Pacer) delay(t *Permit, now time.Time) time.Duration {
+	var d time.Duration
+	switch {
+	case p.interval > 0 || !p.answered:
+		if p.inFlight > 0 {
+			return time.Hour
+		}
+		d = p.next.Sub(now)
+	default:
+		d = p.buckets[t.class].delay(now)
+	}
+	if t.again && p.outage.interval > 0 {
+		if p.outage.inFlight > 0 {
+			return time.Hour
+		}
+		d = max(d, p.outage.next.Sub(now))
+	}
+	return d
 }
 
 func (p *Pacer) tick() {

@@ -41,12 +41,31 @@ type State struct {
 	// DoubtUntil is set while a write of unknown outcome may still take effect. Only an observation begun after it says
 	// what became of it.
 	DoubtUntil time.Time
+	// DoubtOf is the class of the writes in doubt; ClassNone: both, or nobody knows.
+	DoubtOf Class
 	// WrittenAt is when our last write for the target ended.
 	WrittenAt time.Time
 	// Run is who the ledger says the target is registered for.
 	Run target.Run
 	// Settled reports whether an observation has shown that a removal took effect: the target drains or is gone.
 	Settled bool
+}
+
+// doubted returns s with a write of class c in doubt until then.
+func (s State) doubted(c Class, until time.Time) State {
+	if s.DoubtUntil.IsZero() {
+		s.DoubtOf = c
+	} else if s.DoubtOf != c {
+		s.DoubtOf = ClassNone
+	}
+	s.DoubtUntil = until
+	return s
+}
+
+// harmless reports whether what is in doubt can only do what has been done since: a registration of a target that is
+// registered, a removal of one that is leaving. The next verification is soon enough to see what became of it.
+func (s State) harmless() bool {
+	return s.Phase == Registered && s.DoubtOf == ClassRegister || s.Phase == Removing && s.DoubtOf == ClassDeregister
 }
 
 // certainFrom is from when on an observation ends a doubt: when nothing can come any more, and what is seen is no older
@@ -82,8 +101,8 @@ type Conditions struct {
 // |--------|--------------|---------------------------------------------------------------|
 // | no     | registered   | deregister                                                    |
 // | no     | intended     | deregister: the registration may have taken effect, or may yet |
-// | no     | leaving      | nothing; what is in doubt is looked at when the doubt ends    |
-// | yes    | registered   | nothing; likewise                                             |
+// | no     | leaving      | nothing; a registration in doubt is looked at when that ends  |
+// | yes    | registered   | nothing; likewise with a removal in doubt                     |
 // | yes    | intended     | register again: it is idempotent                              |
 // | yes    | leaving      | register: it comes back (ip targets: once they are gone)      |
 // | yes    | absent, none | register                                                      |
@@ -112,7 +131,7 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 	var doubtful []target.Target
 	for _, t := range target.Sorted(have) {
 		switch s := have[t]; {
-		case s.DoubtUntil.IsZero():
+		case s.DoubtUntil.IsZero() || s.harmless():
 		case s.certainFrom().After(now):
 			sooner(s.certainFrom())
 		default:

@@ -81,6 +81,22 @@ func TestPlan(t *testing.T) {
 			have: map[target.Target]State{tgt(1): {Phase: Removing, DoubtUntil: epoch}},
 			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
 		},
+		"registered, with a registration in doubt that can do no more": {
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: Registered}.doubted(ClassRegister, epoch)},
+		},
+		"removed, with a removal in doubt that can do no more": {
+			have: map[target.Target]State{tgt(1): State{Phase: Removing}.doubted(ClassDeregister, epoch)},
+		},
+		"registered, with a removal in doubt for certain": {
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: Registered}.doubted(ClassDeregister, epoch)},
+			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
+		},
+		"removed, with a registration in doubt before a removal in doubt": {
+			have: map[target.Target]State{
+				tgt(1): State{Phase: Removing}.doubted(ClassRegister, epoch).doubted(ClassDeregister, epoch),
+			},
+			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
+		},
 		"registered, with a removal in doubt": {
 			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: Registered, DoubtUntil: epoch}},
 			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},

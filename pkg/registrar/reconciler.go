@@ -363,7 +363,10 @@ func (r *reconciler) next(now time.Time) Step {
 	}
 	hold := r.cond.Hold[ClassDescribe]
 	if !r.schedule.looked && !r.schedule.failed && !hold.After(now) {
-		return Step{Class: ClassDescribe}
+		if !r.env.pacer.Crowded() {
+			return Step{Class: ClassDescribe}
+		}
+		r.schedule.skip(now, r)
 	}
 	step := Plan(r.want, r.have, r.cond, now)
 	if step.Class != ClassNone && (!r.env.dry || step.Class == ClassDescribe) {
@@ -491,8 +494,10 @@ func outcome(ce *CallError) Outcome {
 		return Throttled
 	case ce.Unknown:
 		return Unknown
-	case ce.Fault == FaultTransient || ce.Fault == FaultCredentials:
+	case ce.Fault == FaultTransient:
 		return Failed
+	case ce.Code == "Credentials":
+		return Aborted // no call was made
 	}
 	return Accepted
 }

@@ -2,6 +2,7 @@ package registrar_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -896,5 +897,54 @@ func TestRegistrar_doubtEndsAfterWrite(t *testing.T) {
 			t.Errorf("%d looks in 20 s: %v", n, w.calls())
 		}
 		w.registered("web")
+	}, web())
+}
+
+// TestRegistrar_crowded: where calls are throttled from the start, what is wanted goes out before the first look at a
+// group; the look follows, and finds what it would have found.
+func TestRegistrar_crowded(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.foreign("web", 7)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "Throttling", Action: "DescribeTargetGroups", Times: 1})
+		w.start()
+		w.d.Allotted = []target.Allotment{{Run: run("stranger"), HostPort: 7, Protocol: target.TCP, Proof: true}}
+		w.want("web", 9)
+		w.after(10 * time.Second)
+		w.registered("web", 7, 9)
+		w.called("RegisterTargets web 9")
+		if looks := w.calls("DescribeTargetHealth"); len(looks) > 0 {
+			t.Errorf("%q went out while calls were scarce", looks)
+		}
+		w.after(2 * time.Minute)
+		w.registered("web", 9)
+		w.called("RegisterTargets web 9", "DeregisterTargets web 7")
+		w.foreignStands("web")
+	}, web())
+}
+
+// TestRegistrar_outage: nothing works for ten minutes. Of what failed nothing is looked at before it is done, and what
+// can no longer do harm is not looked at for its own sake.
+func TestRegistrar_outage(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(5 * time.Minute)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "ServiceUnavailable", Status: 503})
+		w.want("web", 2)
+		w.after(10 * time.Minute)
+		w.sim.ClearFaults()
+		w.sim.ResetCalls()
+		w.after(30 * time.Second)
+		w.registered("web", 2)
+		writes := w.writes() // whichever hold ended first
+		slices.Sort(writes)
+		if diff := cmp.Diff([]string{"DeregisterTargets web 1", "RegisterTargets web 2"}, writes); diff != "" {
+			t.Errorf("writes (-want +got):\n%s", diff)
+		}
+		w.after(2 * time.Minute)
+		if looks := w.calls("DescribeTargetHealth"); len(looks) > 4 {
+			t.Errorf("%d looks after the outage: %q", len(looks), looks)
+		}
+		w.registered("web", 2)
 	}, web())
 }

@@ -215,6 +215,7 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 	for _, e := range r.env.ledger.Claim(self) {
 		if r.here(e.Facts.ARN) {
 			r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)
+			r.env.pacer.SetServing()
 			continue
 		}
 		r.env.log.Warn("ledger holds a target of another account or region, which is left alone",

@@ -24,14 +24,17 @@ func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []t
 	r.leaving = nil
 	permit.Done(outcome(ce))
 	now := time.Now()
-	r.schedule.wrote(now)
+	r.schedule.wrote(now, r)
 	r.tried = true
 	if ce != nil {
 		r.failed(ClassDeregister, ce, now)
 		r.resize(ClassDeregister, len(targets), ce, now)
 		if ce.Unknown {
 			// They may be gone or not. Should one be wanted again, it is registered again.
-			r.update(targets, func(s *State) { s.Phase, s.DoubtUntil, s.WrittenAt = Intended, now.Add(doubt), now })
+			r.update(targets, func(s *State) {
+				*s = s.doubted(ClassDeregister, now.Add(doubt))
+				s.Phase, s.WrittenAt = Intended, now
+			})
 			return
 		}
 		r.env.ledger.Note(r.arn, r.certain(targets...), Registered)
@@ -85,7 +88,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 	r.during(ClassRegister, async(func() { ce = r.env.calls.register(ctx, r.arn, send) }), nil, nil)
 	permit.Done(outcome(ce))
 	now := time.Now()
-	r.schedule.wrote(now)
+	r.schedule.wrote(now, r)
 	r.tried = true
 	switch {
 	case ce == nil:
@@ -97,7 +100,10 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 		r.env.ledger.Note(r.arn, r.certain(send...), Registered)
 	case ce.Unknown:
 		r.failed(ClassRegister, ce, now)
-		r.update(send, func(s *State) { s.DoubtUntil, s.WrittenAt = now.Add(doubt), now })
+		r.update(send, func(s *State) {
+			*s = s.doubted(ClassRegister, now.Add(doubt))
+			s.WrittenAt = now
+		})
 	default:
 		r.failed(ClassRegister, ce, now)
 		r.resize(ClassRegister, len(send), ce, now)
