@@ -55,6 +55,7 @@ func TestEngine_restartedWithLiveRestore(t *testing.T) {
 // Of what dies while the engine is down no event tells, then or later. Nothing proves it before the engine is back, and
 // then the first list does.
 func TestEngine_deathWhileItIsDown(t *testing.T) {
+	t.Parallel()
 	engine := harness.StartEngine(t, harness.EngineOptions{LiveRestore: true})
 	r := rig.New(t, rig.Options{Engine: &engine.Engine, Groups: []elbsim.Group{{Name: "web"}, {Name: "api"}}})
 	agent := r.StartReady(t)

@@ -209,3 +209,44 @@ func TestAgent_restartedOverChanges(t *testing.T) {
 		})
 	}
 }
+
+// Who was told to stop and takes its time stays out over a restart of the agent, also if it was told while there was no
+// agent; and who stays is not touched.
+func TestAgent_restartedWhileContainersStop(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*rig.Agent, testing.TB){"stopped": (*rig.Agent).Stop, "killed": (*rig.Agent).Kill} {
+		t.Run(name, func(t *testing.T) {
+			r := rig.New(t, rig.Options{})
+			agent := r.StartReady(t)
+			deaf := harness.Spec{Labels: r.In("web"), Args: []string{"--stop=ignore"}}
+			made := r.Engine.RunAll(t, deaf, deaf, deaf)
+			for _, c := range made {
+				c.Ask(t) // it has taken charge of its signals
+			}
+			before, between, stays := rig.TargetsOf(t, made[0]), rig.TargetsOf(t, made[1]), rig.TargetsOf(t, made[2])
+			r.WaitHealthy(t, "web", slices.Concat(before, between, stays)...)
+			made[0].Signal(t, "TERM")
+			r.WaitExact(t, "web", slices.Concat(between, stays)...)
+
+			end(agent, t)
+			r.Sim.ResetCalls()
+			made[1].Signal(t, "TERM")
+			r.StartReady(t)
+			r.WaitExact(t, "web", stays...)
+			after := rig.TargetsOf(t, r.Engine.Run(t, harness.Spec{Labels: r.In("web")}))
+			r.WaitExact(t, "web", slices.Concat(stays, after)...)
+			removed, added := targetsIn(r.Calls("web", deregister)), targetsIn(r.Calls("web", register))
+			if name == "killed" { // perhaps before its ledger had the answers: then the next one asks again, for the same
+				removed, added = minus(removed, before), minus(added, stays)
+			}
+			if !slices.Equal(removed, between) || !slices.Equal(added, after) {
+				t.Errorf("deregistered %v and registered %v; want %v and %v", removed, added, between, after)
+			}
+			for _, c := range made {
+				if state := c.Inspect(t).State; !state.Running {
+					t.Errorf("container %s is dead: this shows nothing", c.Name)
+				}
+			}
+		})
+	}
+}
