@@ -1,6 +1,6 @@
 // Package chaos shows that what holds for each thing that can happen holds for all of them at once: random lives of
-// twenty containers, an engine that restarts, an event stream that breaks, an agent that is killed, and clients who
-// notice all of it.
+// twenty containers, an engine that restarts, an event stream that breaks, an agent that is killed and one that is
+// stopped, each followed by another one, and clients who notice all of it.
 //
 //	chaos_test.go  the run, and what must be true of it
 //	proxy.go       the engine's socket, with connections that can be cut
