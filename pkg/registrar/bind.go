@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"berth/pkg/target"
 )
@@ -11,10 +12,13 @@ import (
 // reference is how the configuration names a group: by ARN, or by name.
 type reference struct {
 	ARN, Name string
+	Key       string // of the configuration, for messages
 	Source    string
 }
 
-func (g Group) reference() reference { return reference{ARN: g.ARN, Name: g.Name, Source: g.Source} }
+func (g Group) reference() reference {
+	return reference{ARN: g.ARN, Name: g.Name, Key: g.Key, Source: g.Source}
+}
 
 // key identifies what is looked up, whichever line of the configuration asks for it.
 func (r reference) key() string {
@@ -33,6 +37,9 @@ func (r reference) String() string {
 	what := "the name " + fmt.Sprintf("%q", r.Name)
 	if r.ARN != "" {
 		what = "the ARN " + r.ARN
+	}
+	if strings.Contains(r.Source, "/") { // a file, which has keys: no flag and no variable
+		what += " of target_groups." + r.Key
 	}
 	if r.Source != "" {
 		return what + " in " + r.Source

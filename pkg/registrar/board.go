@@ -33,6 +33,13 @@ type environment struct {
 // fleet is the time in which every peer may look at every group once, at about one look a second.
 func (e *environment) fleet() time.Duration { return e.census.fleet() }
 
+// peers is how many hosts share the account's rate limits, as far as is known; 0: nothing is.
+func (e *environment) peers() int {
+	e.census.mu.Lock()
+	defer e.census.mu.Unlock()
+	return e.census.peers()
+}
+
 func (e *environment) sawPeers(groupARN string, n int) {
 	e.pacer.SetPeers(e.census.saw(groupARN, n))
 }
@@ -204,9 +211,9 @@ func (r *reconciler) publish(step Step) {
 		s.State = StateWaiting
 	}
 	s.Pending = r.pending()
-	for c := ClassDescribe; c > ClassNone; c-- { // the trouble of the most urgent class wins
+	for c := ClassDescribe; c > ClassNone; c-- { // the trouble of the most urgent class wins, but a group that is gone explains the rest
 		ce := r.trouble[c]
-		if ce == nil {
+		if ce == nil || s.State == StateGone {
 			continue
 		}
 		s.State, s.Err, s.Change = behaviours[ce.Fault].state, ce.Error(), advice(ce, r.in.group.reference(), r.in.facts)

@@ -75,7 +75,7 @@ func removeAll(ctx context.Context, calls *caller, o Options, ledger *Ledger, gr
 		o.Log.Warn("call failed", zap.String("operation", opDeregister), zap.String("target_group", short(groupARN)), zap.Error(ce))
 		select {
 		case <-ctx.Done():
-		case <-time.After(min(b.delay(attempts, time.Hour), 2*time.Second)):
+		case <-time.After(min(b.delay(attempts, time.Hour, 0), 2*time.Second)):
 		}
 	}
 	return removed, nil

@@ -172,12 +172,31 @@ type behaviour struct {
 	person     bool          // a person must act: logged as an error
 	// soonAtStart tries again every 5 to 10 s while the agent is young.
 	soonAtStart bool
+	// shared has max grow with the number of peers, all of whom fail alike and try again for as long as it takes.
+	shared bool
+}
+
+// perPeer is what each peer adds to the longest hold of what fails for all peers alike: up to four calls are made in a
+// hold (both writes, a look, the look-up of the name), so that all peers together come to one or two a second. sharedMost
+// bounds it. Since holds double, none is more than about twice as long as the trouble has lasted: what a person mends
+// soon is noticed soon.
+const (
+	perPeer    = 3 * time.Second
+	sharedMost = verifyMost
+)
+
+// longest is the longest hold with this many peers.
+func (b behaviour) longest(peers int) time.Duration {
+	if !b.shared {
+		return b.max
+	}
+	return max(b.max, min(time.Duration(peers)*perPeer, sharedMost))
 }
 
 // delay is how long a class of calls waits after that many failed attempts in a row. A target that is refused in the
 // agent's first two minutes is most likely an instance that is not yet running: it is tried again soon.
-func (b behaviour) delay(attempts int, uptime time.Duration) time.Duration {
-	wait := min(b.max, b.first<<min(attempts-1, 10))
+func (b behaviour) delay(attempts int, uptime time.Duration, peers int) time.Duration {
+	wait := min(b.longest(peers), b.first<<min(attempts-1, 13))
 	if b.soonAtStart && uptime < 2*time.Minute {
 		wait = 10 * time.Second
 	}
@@ -189,31 +208,35 @@ var behaviours = map[Fault]behaviour{
 	FaultThrottled:     {state: StateThrottled},
 	FaultTransient:     {state: StateWaiting, first: time.Second, max: 20 * time.Second},
 	FaultCredentials:   {state: StateDenied, first: 5 * time.Second, max: time.Minute, person: true},
-	FaultDenied:        {state: StateDenied, first: 30 * time.Second, max: 5 * time.Minute, person: true},
-	FaultGone:          {state: StateGone, first: 30 * time.Second, max: 5 * time.Minute, person: true},
-	FaultFull:          {state: StateFull, first: 30 * time.Second, max: 5 * time.Minute, person: true},
-	FaultInvalid:       {state: StateMisconfigured, first: 5 * time.Second, max: 5 * time.Minute, person: true, soonAtStart: true},
-	FaultMisconfigured: {state: StateMisconfigured, first: time.Minute, max: 5 * time.Minute, person: true},
+	FaultDenied:        {state: StateDenied, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
+	FaultGone:          {state: StateGone, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
+	FaultFull:          {state: StateFull, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
+	FaultInvalid:       {state: StateMisconfigured, first: 5 * time.Second, max: 5 * time.Minute, person: true, soonAtStart: true, shared: true},
+	FaultMisconfigured: {state: StateMisconfigured, first: time.Minute, max: 5 * time.Minute, person: true, shared: true},
 }
 
-// advice says in one sentence what a person can change about a fault; empty where waiting is all there is.
+// policyFile is where the policy is that a role needs, as documentation and packages have it.
+const policyFile = "deploy/iam/policy.json"
+
+// advice says in one sentence what a person can change about a fault, and in which line of which file; empty where
+// waiting is all there is.
 func advice(e *CallError, g reference, f GroupFacts) string {
 	what := g.String()
 	switch e.Fault {
 	case FaultCredentials:
-		return "attach an instance profile to this instance (or set credentials in the agent's environment); the next attempt follows by itself"
+		return "attach an instance profile with the policy of " + policyFile + " to this instance (or set credentials in the agent's environment); the next attempt follows by itself"
 	case FaultDenied:
-		resource := f.ARN
-		if resource == "" || e.Operation == opDescribeGroups || e.Operation == opDescribeHealth {
-			resource = "*"
+		if f.ARN == "" || e.Operation == opDescribeGroups || e.Operation == opDescribeHealth {
+			return fmt.Sprintf("allow elasticloadbalancing:%s on * in the policy of this instance's role (statement FindTargetGroups of %s)", e.Operation, policyFile)
 		}
-		return fmt.Sprintf("allow elasticloadbalancing:%s on %s in the policy of this instance's role", e.Operation, resource)
+		return fmt.Sprintf("allow elasticloadbalancing:%s on %s in the policy of this instance's role (statement RegisterInTaggedTargetGroups of %s, which asks for the tag berth=true on the target group), or correct %s",
+			e.Operation, f.ARN, policyFile, what)
 	case FaultGone:
 		return fmt.Sprintf("create the target group, or correct %s", what)
 	case FaultFull:
-		return "raise the quota on targets of this target group or load balancer, or spread the service over more groups"
+		return fmt.Sprintf("raise the quota on targets of this target group or load balancer, or spread the service over more groups: name another in place of %s", what)
 	case FaultInvalid:
-		return "the instance must be running and in the target group's VPC"
+		return fmt.Sprintf("the instance must be running and in the target group's VPC; if it is, correct %s", what)
 	case FaultMisconfigured:
 		return fmt.Sprintf("correct %s", what)
 	}

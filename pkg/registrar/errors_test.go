@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/smithy-go"
@@ -77,7 +78,7 @@ func TestClassify(t *testing.T) {
 
 // TestAdvice: whatever needs a person says what to change, and where.
 func TestAdvice(t *testing.T) {
-	ref := reference{Name: "web-prod", Source: "/etc/berth/berth.yaml:12"}
+	ref := reference{Name: "web-prod", Key: "web", Source: "/etc/berth/berth.yaml:12"}
 	facts := GroupFacts{ARN: "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web-prod/0123456789abcdef"}
 	for fault, b := range behaviours {
 		got := advice(&CallError{Operation: opRegister, Fault: fault}, ref, facts)
@@ -85,16 +86,51 @@ func TestAdvice(t *testing.T) {
 			t.Errorf("advice for %s is %q; a person must act: %v", fault, got, b.person)
 		}
 	}
+	for _, fault := range []Fault{FaultDenied, FaultGone, FaultFull, FaultInvalid, FaultMisconfigured} {
+		if got := advice(&CallError{Operation: opRegister, Fault: fault}, ref, facts); !strings.Contains(got, ref.Source) {
+			t.Errorf("advice for %s is %q; it does not name the line of the configuration", fault, got)
+		}
+	}
 	denied := advice(&CallError{Operation: opRegister, Fault: FaultDenied}, ref, facts)
-	for _, part := range []string{"elasticloadbalancing:RegisterTargets", facts.ARN} {
+	for _, part := range []string{"elasticloadbalancing:RegisterTargets", facts.ARN, "statement RegisterInTaggedTargetGroups of deploy/iam/policy.json"} {
 		if !strings.Contains(denied, part) {
 			t.Errorf("advice %q does not name %q", denied, part)
 		}
 	}
+	if got := (reference{Name: "web-prod", Key: "web-prod", Source: "--target-group"}).String(); got != `the name "web-prod" in --target-group` {
+		t.Errorf("a group of the command line is called %s; it has no key", got)
+	}
 	if got := advice(&CallError{Operation: opDescribeHealth, Fault: FaultDenied}, ref, facts); !strings.Contains(got, "DescribeTargetHealth on *") {
 		t.Errorf("advice %q: a describe can only be allowed on *", got)
 	}
-	if got := advice(&CallError{Operation: opDescribeGroups, Fault: FaultGone}, ref, GroupFacts{}); !strings.Contains(got, `"web-prod" in /etc/berth/berth.yaml:12`) {
+	if got := advice(&CallError{Operation: opDescribeGroups, Fault: FaultGone}, ref, GroupFacts{}); !strings.Contains(got, `"web-prod" of target_groups.web in /etc/berth/berth.yaml:12`) {
 		t.Errorf("advice %q does not name the line to correct", got)
+	}
+}
+
+// TestBehaviour_delay: what fails for all peers alike, for as long as it takes a person to mend it, comes to less than
+// an attempt a second of all of them together; and no hold is more than
+// about twice as long as the trouble has lasted.
+func TestBehaviour_delay(t *testing.T) {
+	for fault, b := range behaviours {
+		for peers, longest := range map[int]time.Duration{0: 5 * time.Minute, 50: 5 * time.Minute, 1000: 50 * time.Minute, 100_000: 6 * time.Hour} {
+			if !b.shared {
+				longest = b.max
+			}
+			lasted := b.first
+			for attempts := 1; attempts < 100; attempts++ {
+				got := b.delay(attempts, time.Hour, peers)
+				if got > longest || got > 2*lasted+b.first {
+					t.Fatalf("%s, %d peers: attempt %d waits %v after %v; want at most %v", fault, peers, attempts, got, lasted, longest)
+				}
+				if attempts > 20 && got < longest/2 {
+					t.Fatalf("%s, %d peers: attempt %d waits %v; want at least half of %v", fault, peers, attempts, got, longest)
+				}
+				lasted += got
+			}
+		}
+		if want := b.person && fault != FaultCredentials; b.shared != want {
+			t.Errorf("%s grows with the peers: %v; want %v", fault, b.shared, want)
+		}
 	}
 }

@@ -236,6 +236,9 @@ func (s *schedule) lookedAt(now time.Time, full bool, r *reconciler) {
 	}
 }
 
+// soon has the next look come as soon as it may.
+func (s *schedule) soon(now time.Time) { s.verifyAt, s.fullAt = now, now }
+
 // missed plans the next look after one that failed.
 func (s *schedule) missed(now time.Time, throttled bool, r *reconciler) {
 	if !s.looked {

@@ -426,12 +426,16 @@ func (r *reconciler) finished() bool {
 func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
 	r.attempts[c]++
 	b := behaviours[ce.Fault]
-	r.cond.Hold[c] = now.Add(b.delay(r.attempts[c], now.Sub(r.env.started)))
+	r.cond.Hold[c] = now.Add(b.delay(r.attempts[c], now.Sub(r.env.started), r.env.peers()))
 	if ce.Fault == FaultGone {
 		if r.goneSince.IsZero() {
 			r.goneSince = now
 		}
 		r.env.gone(r.arn)
+	}
+	if ce.Fault == FaultDenied && c != ClassDescribe {
+		// A policy that goes by tags denies writes to a group that is gone: it has none any more. A look tells.
+		r.schedule.soon(now)
 	}
 	if before := r.trouble[c]; before == nil || before.Fault != ce.Fault || before.Code != ce.Code {
 		fields := []zap.Field{zap.String("operation", ce.Operation), zap.String("code", ce.Code), zap.Duration("delay", r.cond.Hold[c].Sub(now)), zap.Error(ce)}

@@ -41,6 +41,7 @@ type world struct {
 	reg    *registrar.Registrar
 	logs   *observer.ObservedLogs
 	dry    bool
+	peers  int
 	groups []registrar.Group
 	d      registrar.Desired
 	stop   func()
@@ -97,7 +98,7 @@ func (w *world) start() {
 	if testing.Verbose() {
 		log = zap.New(zapcore.NewTee(core, zaptest.NewLogger(w.t).Core()))
 	}
-	w.reg = registrar.New(w.connect, w.ledger, registrar.Options{Log: log, BootID: boot, DryRun: w.dry})
+	w.reg = registrar.New(w.connect, w.ledger, registrar.Options{Log: log, BootID: boot, DryRun: w.dry, Peers: w.peers})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.reg.Run(ctx) }()
