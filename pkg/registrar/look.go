@@ -253,10 +253,11 @@ func (s *schedule) missed(now time.Time, throttled bool, r *reconciler) {
 	}
 }
 
-// verifyEvery spreads the verifications of all peers and groups to about one a second, ± 30 %.
+// verifyEvery spreads the verifications of all peers and groups to a little less than one a second, so that the daily
+// looks have room among them.
 func (s *schedule) verifyEvery(r *reconciler) time.Duration {
 	every := min(verifyMost, time.Duration(s.factor*int64(max(verifyLeast, r.env.fleet()))))
-	return every*7/10 + rand.N(every*6/10)
+	return every*7/10 + rand.N(every*7/10)
 }
 
 // next returns when the next look is due, and whether it is one at the whole group. Zero: none is.

@@ -1,0 +1,138 @@
+package registrar
+
+import (
+	"slices"
+	"time"
+
+	"berth/pkg/target"
+)
+
+// take makes the newest input the present one, and settles whose the targets are: which are wanted, whose claims
+// have passed to another run, which unclaimed ones have turned out to be stale, and which somebody wants removed.
+func (r *reconciler) take() {
+	in := r.slot.Load()
+	if in == nil {
+		return
+	}
+	if in != r.in {
+		r.adjust(in)
+	}
+	if prune := r.pruning.Swap(nil); prune != nil {
+		for _, t := range *prune {
+			if seen, ok := r.unclaimed[t]; ok {
+				delete(r.unclaimed, t)
+				r.adopt(t, seen, target.Run{}, time.Now())
+			}
+		}
+	}
+}
+
+// adjust makes in the present input.
+func (r *reconciler) adjust(in *input) {
+	if before := r.label(); r.in != nil {
+		defer func() {
+			if r.label() != before {
+				r.env.metrics.forget(before)
+			}
+		}()
+	}
+	r.in = in
+	r.want, r.refusals = Bind(in.self, in.facts, in.wants)
+	r.cond.AwaitGone = in.facts.TargetType == "ip"
+	var claims []Entry
+	for _, t := range r.want.Sorted() {
+		s, ours := r.have[t]
+		run := claimant(r.want[t])
+		if ours && !s.Run.Same(run) && (s.Phase == Registered || s.Phase == Intended) {
+			// Same target, new run: no call; the ledger learns whose it is now.
+			s.Run = run
+			r.have[t] = s
+			phase := Intended // as the ledger has it until it is certain
+			if len(r.certain(t)) > 0 {
+				phase = Registered
+			}
+			claims = append(claims, r.entry(t, phase, run))
+		}
+	}
+	r.env.ledger.Record(claims)
+	for t, seen := range r.unclaimed {
+		if _, wanted := r.want[t]; !wanted && r.ours(t) {
+			delete(r.unclaimed, t)
+			r.adopt(t, seen, target.Run{}, time.Now())
+		}
+	}
+	r.cond.Keep = r.keep()
+}
+
+// claimant is the run that a target is registered for: the youngest, should there be more than one.
+func claimant(wants []target.Want) target.Run {
+	return slices.MaxFunc(wants, func(a, b target.Want) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) }).Run
+}
+
+// keep returns the targets whose container is there, but has not been inspected yet, unless Docker has given their
+// port to somebody else meanwhile.
+func (r *reconciler) keep() map[target.Target]bool {
+	keep := map[target.Target]bool{}
+	if len(r.in.unknown) == 0 {
+		return keep
+	}
+	for t, s := range r.have {
+		if !r.in.unknown[s.Run.ID] {
+			continue
+		}
+		if holder, taken := r.holder(t); !taken || holder.Run.ID == s.Run.ID {
+			keep[t] = true
+		}
+	}
+	return keep
+}
+
+// holder returns who has the target's port, in a protocol and address family that the group speaks.
+func (r *reconciler) holder(t target.Target) (target.Allotment, bool) {
+	for _, p := range []target.Protocol{target.TCP, target.UDP} {
+		a, ok := r.in.allotted[allotment{t.Port, p, r.in.facts.IPAddressType == "ipv6"}]
+		if ok && r.in.facts.takes(p) {
+			return a, true
+		}
+	}
+	return target.Allotment{}, false
+}
+
+// ours reports whether a registration of this host that nothing wants is ours to remove: because all of the
+// instance's are (but not while a container is there that nobody has looked at: it may be the one that is served), or
+// because Docker gave its port to a container that should not be served here.
+func (r *reconciler) ours(t target.Target) bool {
+	holder, taken := r.holder(t)
+	if r.in.owner == OwnInstance {
+		return taken || len(r.in.unknown) == 0
+	}
+	return taken && holder.Proof
+}
+
+// mine reports whether a target is this host's at all. Nothing else is ever considered.
+func (r *reconciler) mine(t target.Target) bool {
+	if r.in.facts.TargetType == "ip" {
+		address := r.in.self.Address4
+		if r.in.facts.IPAddressType == "ipv6" {
+			address = r.in.self.Address6
+		}
+		return address.IsValid() && t.ID == address.String()
+	}
+	return t.ID != "" && t.ID == r.in.self.InstanceID
+}
+
+// adopt makes a registration that was found ours.
+func (r *reconciler) adopt(t target.Target, seen sighting, run target.Run, now time.Time) {
+	r.have[t] = State{
+		Phase: Registered, Health: seen.Health, Reason: seen.Reason, Description: seen.Description, Since: now, Run: run,
+	}
+	r.env.ledger.Record([]Entry{r.entry(t, Registered, run)})
+}
+
+func (r *reconciler) entry(t target.Target, phase Phase, run target.Run) Entry {
+	e := Entry{Group: r.in.group, Facts: r.in.facts, Target: t, Run: run, Phase: phase, Intended: time.Now(), BootID: r.env.bootID}
+	if phase == Registered {
+		e.Confirmed = e.Intended
+	}
+	return e
+}

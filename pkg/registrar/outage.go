@@ -1,0 +1,78 @@
+package registrar
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// outage is a row of calls of which none succeeded, and the time after it.
+type outage struct {
+	failures  int // in a row
+	since     time.Time
+	interval  time.Duration // J; 0: attempts after a failure are not held up
+	next      time.Time     // the earliest time of the next attempt after a failure while J > 0
+	inFlight  int           // attempts after a failure
+	recovered int           // calls accepted since
+}
+
+const (
+	// retryRate is how often a second all hosts together try again, of the 4 writes that the account has: what they have
+	// in hand when the service comes back goes out at this rate, and next to nothing of it is throttled.
+	retryRate = 3.1
+	// outageAfter is how long a row of failures has to last to be an outage: the first retry is quick.
+	outageAfter = time.Second / 2
+	// outageShort is how long an outage has to last for the end of it to bring a crowd.
+	outageShort = 30 * time.Second
+	// outageCalls is how many calls go out at the pace of the outage after it: as many as a host has in hand.
+	outageCalls = 4
+	// outageMost bounds J: of 10,000 hosts, 28 a second try.
+	outageMost = 6 * time.Minute
+)
+
+// endure keeps account of outages.
+func (p *Pacer) endure(o Outcome, now time.Time) {
+	out := &p.outage
+	switch o {
+	case Failed, Unknown:
+		if out.failures++; out.failures == 1 {
+			out.since = now
+		}
+		if out.failures < 2 || now.Sub(out.since) < outageAfter {
+			return
+		}
+		out.recovered = 0
+		if pace := p.retryPace(); out.interval < pace { // a place in the row of all hosts, any of them
+			out.interval = pace
+			out.next = now.Add(rand.N(pace + 1))
+			return
+		}
+	case Accepted:
+		if now.Sub(out.since) < outageShort {
+			out.interval = 0
+		}
+		if out.recovered++; out.recovered > outageCalls {
+			out.interval /= 2
+		}
+		if out.interval < time.Second {
+			out.interval = 0
+		}
+		out.failures = 0
+	case Throttled: // the service answers; I says when to go on
+		out.failures = 0
+		return
+	default:
+		return
+	}
+	if out.interval > 0 { // the same place, one round later
+		out.next = now.Add(out.interval*19/20 + rand.N(out.interval/10+1))
+	}
+}
+
+// retryPace is the longest J: the time in which every peer may try once.
+func (p *Pacer) retryPace() time.Duration {
+	pace := min(time.Duration(float64(p.peers)/retryRate*float64(time.Second)), outageMost)
+	if pace < time.Second {
+		return 0
+	}
+	return pace
+}
