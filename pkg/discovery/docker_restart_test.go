@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"berth/pkg/discovery"
 	"berth/test/harness"
@@ -16,13 +19,20 @@ import (
 // onPrivateEngine starts an engine of the test's own and a watcher on it, with little patience.
 func onPrivateEngine(t *testing.T, options harness.EngineOptions) (*harness.PrivateEngine, *discovery.Watcher) {
 	t.Helper()
+	return onPrivateEngineFor(t, options, func(*discovery.Snapshot) {}, nil)
+}
+
+func onPrivateEngineFor(
+	t *testing.T, options harness.EngineOptions, publish func(*discovery.Snapshot), metrics *discovery.Metrics,
+) (*harness.PrivateEngine, *discovery.Watcher) {
+	t.Helper()
 	engine := harness.StartEngine(t, options)
 	docker, err := discovery.NewDocker(engine.Host())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := discovery.New(docker, discovery.NewDrainFile(t.TempDir()), func(*discovery.Snapshot) {}, discovery.Options{
-		Rules: rules("web"), PingInterval: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+	w, err := discovery.New(docker, discovery.NewDrainFile(t.TempDir()), publish, discovery.Options{
+		Metrics: metrics, Rules: rules("web"), PingInterval: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
 		ReconnectMax: time.Second, Resync: 2 * time.Second,
 	})
 	if err != nil {
@@ -127,6 +137,59 @@ func TestWatcher_onRealEngine_liveRestore(t *testing.T) {
 	exact(t, w, "exact after the engine's return", containers...)
 	if n := len(w.Snapshot().Wants["web"]); n != 2 {
 		t.Errorf("%d are wanted; want 2", n)
+	}
+}
+
+// A watcher that does not get to read for a while makes the engine lose events, and nobody says so. It is exact again
+// with the next list.
+func TestWatcher_onRealEngine_overflow(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	var slow atomic.Bool
+	held, release := make(chan struct{}, 1), make(chan struct{})
+	engine, w := onPrivateEngineFor(t, harness.EngineOptions{}, func(*discovery.Snapshot) {
+		if slow.CompareAndSwap(true, false) {
+			held <- struct{}{}
+			<-release
+		}
+	}, discovery.NewMetrics(registry))
+	containers := engine.RunAll(t, webSpecs(3)...)
+	noise := engine.Create(t, harness.Spec{Name: "noise"})
+	exact(t, w, "all are wanted", containers...)
+
+	slow.Store(true)
+	containers = append(containers, engine.Run(t, webSpecs(1)[0])) // a publication, which is held up
+	<-held
+	// The engine keeps 1,024 events for a reader, and so does the watcher; the connection holds some hundreds. Then each
+	// costs the engine 100 ms before it gives the event up: so long it takes to see that there is no more room.
+	renamed := 0
+	for slowly := 0; slowly < 3 && renamed < 10000; renamed++ {
+		begun := time.Now()
+		noise.Rename(t, fmt.Sprintf("noise-%d", renamed))
+		if slowly++; time.Since(begun) < 100*time.Millisecond || renamed < 1500 {
+			slowly = 0
+		}
+	}
+	containers[0].Remove(t)
+	containers[1].Restart(t)
+	containers = append(containers[1:], engine.Run(t, webSpecs(1)[0]))
+	close(release)
+	exact(t, w, "exact though events were lost", containers...)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() != "berth_docker_events_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			heard[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	t.Logf("%.0f of %d renames were heard, and %.0f deaths", heard["rename"], renamed, heard["die"])
+	if int(heard["rename"]) >= renamed {
+		t.Error("nothing was lost: this shows nothing")
 	}
 }
 
