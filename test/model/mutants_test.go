@@ -77,7 +77,7 @@ func TestMutants(t *testing.T) {
 			two <- struct{}{}
 			defer func() { <-two }()
 			program := filepath.Join(t.TempDir(), "model.test")
-			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlayOf(t, root, edits), "-o", program, ".")
+			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-ldflags=-s -w", "-overlay", overlayOf(t, root, edits), "-o", program, ".")
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("build it: %v\n%s", err, out)
 			}
