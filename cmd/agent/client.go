@@ -96,6 +96,14 @@ func plain(s string) string {
 // minIDPrefix is the shortest beginning of an id that is taken for one; what is shorter is a name.
 const minIDPrefix = 4
 
+// shownAs is what a container is called in messages: as it was named, but by its name where an id was given.
+func shownAs(ref, id, name string) string {
+	if name != "" && len(ref) >= minIDPrefix && strings.HasPrefix(id, ref) {
+		return name
+	}
+	return ref
+}
+
 // rowsOf returns the rows of the container that ref names: by name, else by id or the beginning of one. A name may be
 // that of several containers, when one has replaced another whose targets are still draining; a beginning that fits
 // several containers is an error.

@@ -221,6 +221,23 @@ func TestRowsOf(t *testing.T) {
 	}
 }
 
+func TestShownAs(t *testing.T) {
+	id := testRun("web-1").ID
+	for _, tt := range []struct{ ref, name, want string }{
+		{id, "web-1", "web-1"},
+		{id[:12], "web-1", "web-1"},
+		{id, "", id},
+		{"web-1", "web-1", "web-1"},
+		{"/web-1", "web-1", "/web-1"},
+		{"abc", "web-1", "abc"},
+		{"other", "web-1", "other"},
+	} {
+		if got := shownAs(tt.ref, id, tt.name); got != tt.want {
+			t.Errorf("%q: got %q; want %q", tt.ref, got, tt.want)
+		}
+	}
+}
+
 func TestCoded(t *testing.T) {
 	for _, tt := range []struct {
 		err  error

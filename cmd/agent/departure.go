@@ -132,6 +132,9 @@ func (d *departure) look(s *server.StatusV1) (registered, draining *server.Row) 
 	return registered, draining
 }
 
+// label is what messages call it.
+func (d *departure) label() string { return shownAs(d.name, d.run.ID, d.run.Name) }
+
 // behind names a group that may still act on wants from before the drain; "" where there is none. A group in trouble
 // shows what it still has.
 func (d *departure) behind(s *server.StatusV1) string {
@@ -233,7 +236,7 @@ func (ds *departures) judge(open []*departure, s *server.StatusV1) []*departure 
 	now := time.Now()
 	return slices.DeleteFunc(open, func(d *departure) bool {
 		d.judge(s, now)
-		ds.report.say(d.name, d.why, d.latest)
+		ds.report.say(d.label(), d.why, d.latest)
 		if !d.phase.over() && (ds.enough == nil || !ds.enough(d)) {
 			return false
 		}

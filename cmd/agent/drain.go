@@ -144,9 +144,9 @@ func (c *drainCommand) conclude(all []*departure, results []*drainResult) error 
 		r := results[i]
 		r.Phase, r.Why, r.Change = d.phase, plain(d.why), plain(d.change)
 		if d.phase == stuckPhase || d.phase == leavingPhase {
-			stuck = append(stuck, d.name+": not deregistered yet: "+d.sentence())
+			stuck = append(stuck, d.label()+": not deregistered yet: "+d.sentence())
 		} else if !c.asJSON {
-			fmt.Fprintf(c.env.stdout, "%s: drained: %s\n", d.name, plain(d.why))
+			fmt.Fprintf(c.env.stdout, "%s: drained: %s\n", d.label(), plain(d.why))
 		}
 	}
 	if c.asJSON {

@@ -279,9 +279,9 @@ func (c *stopCommand) conclude(ctx context.Context, err error) error {
 		}
 		results = append(results, *s.result)
 		if s.result.Outcome != outcomeStopped {
-			kept = append(kept, s.name+": "+joined(s.result.Why, s.result.Change))
+			kept = append(kept, s.label()+": "+joined(s.result.Why, s.result.Change))
 		} else if !c.asJSON {
-			fmt.Fprintf(c.env.stdout, "%s: stopped after %.0f s: %s\n", s.name, s.result.Seconds, s.result.Why)
+			fmt.Fprintf(c.env.stdout, "%s: stopped after %.0f s: %s\n", s.label(), s.result.Seconds, s.result.Why)
 		}
 	}
 	if c.asJSON {

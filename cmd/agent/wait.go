@@ -158,12 +158,12 @@ func (c *waitCommand) judgeAll(s *server.StatusV1, deadline time.Time) (bool, er
 		if err := p.judge(s, goal(c.goal), c.group); err != nil {
 			return false, err
 		}
-		c.report.say(p.Container, p.Why, deadline)
+		c.report.say(p.label(), p.Why, deadline)
 		switch p.Outcome {
 		case pending:
 			done = false
 		case never:
-			return false, &exitError{exitNever, fmt.Errorf("%s can never be %s: %s", p.Container, c.goal, p.sentence())}
+			return false, &exitError{exitNever, fmt.Errorf("%s can never be %s: %s", p.label(), c.goal, p.sentence())}
 		case reached:
 		}
 	}
@@ -188,7 +188,7 @@ func (c *waitCommand) overdue() error {
 	var late []string
 	for _, p := range c.containers {
 		if p.Outcome != reached {
-			late = append(late, fmt.Sprintf("%s: %s", p.Container, cmp.Or(p.sentence(), "the agent has not answered")))
+			late = append(late, fmt.Sprintf("%s: %s", p.label(), cmp.Or(p.sentence(), "the agent has not answered")))
 		}
 	}
 	return fmt.Errorf("not %s after %s: %s", c.goal, c.timeout, strings.Join(late, "\n"))
@@ -204,7 +204,7 @@ func (c *waitCommand) result() error {
 		if p.Outcome != reached {
 			continue
 		}
-		if _, err := fmt.Fprintf(c.env.stdout, "%s: %s\n", p.Container, p.Why); err != nil {
+		if _, err := fmt.Fprintf(c.env.stdout, "%s: %s\n", p.label(), p.Why); err != nil {
 			return err
 		}
 	}

@@ -29,12 +29,16 @@ type progress struct {
 	Change    string       `json:"change,omitempty"`
 	Rows      []server.Row `json:"rows"`
 
+	name     string    // once the agent has known it
 	seen     bool      // the agent has known it
 	absentAt time.Time // since when it does not; zero while it does
 	// goneSeq is discovery's Seq at which nothing of the container was wanted any more; drained is not before its
 	// groups have acted on it.
 	goneSeq uint64
 }
+
+// label is what messages call it.
+func (p *progress) label() string { return cmp.Or(p.name, p.Container) }
 
 // sentence is why and what to change.
 func (p *progress) sentence() string {
@@ -61,6 +65,7 @@ func (p *progress) judge(s *server.StatusV1, g goal, group string) error {
 		return nil
 	}
 	p.seen, p.absentAt = true, time.Time{}
+	p.name = shownAs(p.Container, p.Rows[0].Run.ID, p.Rows[0].Run.Name)
 	p.Change = ""
 	switch g {
 	case goalDrained:
