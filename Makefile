@@ -50,8 +50,8 @@ image: ## Build the image berth:VERSION: the binary and the build machine's CA c
 	@VERSION='$(VERSION)' REVISION='$(REVISION)' DATE='$(DATE)' $(WITH_ENGINE) scripts/image.sh
 
 .PHONY: clean
-clean: ## Remove what builds and test runs left: bin, dist, test images
-	rm -rf bin dist
+clean: ## Remove what builds and test runs left: bin, dist, the e2e test's Debian root, test images
+	rm -rf bin dist .cache/e2e
 	@scripts/engine.sh forget
 
 ##@ Check

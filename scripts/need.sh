@@ -21,7 +21,7 @@ packages() {
     dockerd | docker) echo docker.io iptables ;;
     ip) echo iproute2 ;;
     aws) echo awscli ;;
-    promtool) echo prometheus ;;
+    promtool) echo prometheus ;; # Debian has it in no package of its own
     systemd-analyze) echo systemd ;;
     dpkg-deb) echo dpkg ;;
     *) echo "$1" ;;

@@ -20,20 +20,25 @@ compile() { # ARCH FILE
   CGO_ENABLED=0 GOOS=linux GOARCH=$1 "$go" build -trimpath -buildvcs=false \
     -ldflags "-s -w -X main.version=$VERSION -X main.revision=$REVISION -X main.date=$DATE" -o "$2" ./cmd/agent
 }
-# Completions are the same everywhere; they come from a program that runs here.
+# Completions and man pages are the same everywhere; they come from a program that runs here.
 native=$("$go" env GOHOSTARCH)
 compile "$native" "$work/berth"
 "$go" build -modfile=tools/nfpm/go.mod -o "$work/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
+
+mkdir "$work/completions"
+"$work/berth" completion bash >"$work/completions/berth.bash"
+"$work/berth" completion zsh >"$work/completions/_berth"
+"$work/berth" completion fish >"$work/completions/berth.fish"
+"$work/berth" man "$work/man"
+gzip -9n "$work"/man/*
 
 mkdir -p "$dist"
 for ARCH in "$@"; do
   BUILD=$work/$ARCH
   export ARCH BUILD
-  mkdir -p "$BUILD/completions"
+  mkdir -p "$BUILD"
+  cp -R "$work/completions" "$work/man" "$BUILD"
   if [ "$ARCH" = "$native" ]; then cp "$work/berth" "$BUILD/berth"; else compile "$ARCH" "$BUILD/berth"; fi
-  "$work/berth" completion bash >"$BUILD/completions/berth.bash"
-  "$work/berth" completion zsh >"$BUILD/completions/_berth"
-  "$work/berth" completion fish >"$BUILD/completions/berth.fish"
   "$work/nfpm" package --config deploy/nfpm.yaml --packager deb --target "$dist/berth_${PACKAGE_VERSION}_$ARCH.deb" >/dev/null
   echo "$dist/berth_${PACKAGE_VERSION}_$ARCH.deb"
 done

@@ -51,6 +51,12 @@ func TestService(t *testing.T) {
 		if said := w.run(t, "berth version"); !strings.Contains(said, versions[0]) {
 			t.Errorf("berth version: %s", said)
 		}
+		if said := w.run(t, "zcat /usr/share/man/man8/berth-stop.8.gz"); !strings.Contains(said, "Exit codes") || !strings.Contains(said, versions[0]) {
+			t.Errorf("the man page of berth stop: %s", said)
+		}
+		if said := w.run(t, "bash -c '. /usr/share/bash-completion/completions/berth && complete -p berth'"); !strings.Contains(said, "__start_berth") {
+			t.Errorf("bash completes berth with %q", said)
+		}
 	})
 	part("a configuration that comes after the first start is picked up", func(t *testing.T) {
 		w.fails(t, "systemctl enable --now berth.service") // and is tried again
@@ -104,6 +110,7 @@ func TestService(t *testing.T) {
 		})
 		w.fails(t, "systemctl stop berth-drain") // it would drain nothing
 	})
+	part("a stop awaits the call in flight and begins no other", func(t *testing.T) { callInFlight(t, w, served) })
 	part("reload", func(t *testing.T) { reload(t, w, served, more) })
 	part("a frozen agent is started again", func(t *testing.T) { watchdog(t, w, served) })
 	part("an upgrade moves no target", func(t *testing.T) {
@@ -162,6 +169,64 @@ func controlSocket(t *testing.T, w *world) {
 	w.run(t, "setpriv --reuid=nobody --regid=berth --clear-groups berth reload")
 	if said := w.run(t, "journalctl -b -u berth -o cat --no-pager | grep 'request carried out' | tail -n 1"); !strings.Contains(said, `"uid":65534`) {
 		t.Errorf("the log says %s; want who asked", said)
+	}
+}
+
+// callInFlight stops the agent while AWS has a registration and has not answered it: once with an answer to come, once
+// without. Both times the agent is gone within 5 s, has sent nothing else, and the next one moves no target.
+func callInFlight(t *testing.T, w *world, served target.Target) {
+	for _, fault := range []elbsim.Fault{
+		{Kind: elbsim.FaultLatency, Delay: elbsim.Duration(1500 * time.Millisecond)},
+		{Kind: elbsim.FaultLost}, // it takes effect, and nobody hears of it
+	} {
+		fault.Action = "RegisterTargets"
+		id, err := w.sim.AddFault(fault)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.sim.ResetCalls()
+		late := w.serve(t)
+		harness.Eventually(t, harness.Patience, "the call is in flight", func() error {
+			for _, f := range w.sim.Faults() {
+				if f.ID == id && f.Struck > 0 {
+					return nil
+				}
+			}
+			return errors.New("it has not come")
+		})
+		began := time.Now()
+		w.run(t, "systemctl stop berth")
+		took := time.Since(began)
+		t.Logf("%s: the agent stopped in %v", fault.Kind, took)
+		if took > 5*time.Second {
+			t.Errorf("%s: the agent took %v to stop; want 5 s at most", fault.Kind, took)
+		}
+		if result := w.property(t, "berth", "Result"); result != "success" {
+			t.Errorf("%s: result of the stop: %s", fault.Kind, result)
+		}
+		both := []target.Target{served, targetOf(t, late)}
+		slices.SortFunc(both, target.Target.Compare)
+		if got := w.sim.Registered(w.group); !slices.Equal(got, both) {
+			t.Errorf("%s: registered: %v; want %v", fault.Kind, got, both)
+		}
+		if n := len(w.sim.CallsOf("RegisterTargets")); n > 1 {
+			t.Errorf("%s: %d registrations; want the one in flight alone", fault.Kind, n)
+		}
+		if said := w.run(t, "berth ledger"); !strings.Contains(said, both[0].String()) || !strings.Contains(said, both[1].String()) {
+			t.Errorf("%s: saved: %s; want %v", fault.Kind, said, both)
+		}
+		w.sim.RemoveFault(id)
+		w.run(t, "systemctl start berth")
+		w.run(t, "berth wait "+late.Name+" --for registered --timeout 1m")
+		if calls := w.sim.CallsOf("DeregisterTargets"); len(calls) > 0 {
+			t.Errorf("%s: deregistered: %v; want no target to move", fault.Kind, calls)
+		}
+		late.Stop(t)
+		w.run(t, "berth wait "+late.Name+" --for drained --timeout 1m")
+		if got := w.sim.Registered(w.group); !slices.Equal(got, []target.Target{served}) {
+			t.Errorf("%s: registered in the end: %v; want %v", fault.Kind, got, served)
+		}
+		w.looked(t)
 	}
 }
 
