@@ -35,29 +35,33 @@ type claimed struct {
 type portTable struct {
 	facts *Facts
 	bound map[target.PortProto][]Published // tcp and udp
-	ports []target.PortProto               // of bound, in order
+	order []target.PortProto               // see ports
 	sctp  bool
 }
 
-func newPortTable(f *Facts) portTable {
-	t := portTable{facts: f, bound: make(map[target.PortProto][]Published, len(f.Published))}
+func newPortTable(f *Facts) *portTable {
+	t := &portTable{facts: f, bound: make(map[target.PortProto][]Published, len(f.Published))}
 	for _, p := range f.Published {
 		if p.Protocol == target.SCTP {
 			t.sctp = true
 			continue
 		}
-		if t.bound[p.PortProto] == nil {
-			t.ports = append(t.ports, p.PortProto)
-		}
 		t.bound[p.PortProto] = append(t.bound[p.PortProto], p)
 	}
-	slices.SortFunc(t.ports, target.PortProto.Compare)
 	return t
+}
+
+// ports returns the ports that are bound, in order: sorted once, however many claims are refused.
+func (t *portTable) ports() []target.PortProto {
+	if t.order == nil {
+		t.order = slices.SortedFunc(maps.Keys(t.bound), target.PortProto.Compare)
+	}
+	return t.order
 }
 
 // settle says how c's port is reached, or why it cannot be. A port that is bound to several single addresses is reached
 // in as many ways; which of them the load balancer uses is known where the host's own address is.
-func (t portTable) settle(c claimed) ([]exposure, target.PortProto, *refusal) {
+func (t *portTable) settle(c claimed) ([]exposure, target.PortProto, *refusal) {
 	switch mode := t.facts.NetworkMode; {
 	case mode == "host":
 		return t.onHost(c)
@@ -94,7 +98,7 @@ func (t portTable) settle(c claimed) ([]exposure, target.PortProto, *refusal) {
 
 // onHost settles a claim of a container that shares the host's network: nothing is published, so the port must be
 // named, and is taken at its word.
-func (t portTable) onHost(c claimed) ([]exposure, target.PortProto, *refusal) {
+func (t *portTable) onHost(c claimed) ([]exposure, target.PortProto, *refusal) {
 	if c.port.Port == 0 {
 		example := target.PortProto{Port: 8080}
 		if len(t.facts.Exposed) > 0 {
@@ -109,13 +113,14 @@ func (t portTable) onHost(c claimed) ([]exposure, target.PortProto, *refusal) {
 }
 
 // only returns the one port that can be meant when none is named.
-func (t portTable) only(c claimed) (target.PortProto, *refusal) {
-	reachable := make([]target.PortProto, 0, len(t.ports))
-	for _, port := range t.ports {
-		if _, r := reach(port, t.bound[port]); r == nil {
+func (t *portTable) only(c claimed) (target.PortProto, *refusal) {
+	reachable := make([]target.PortProto, 0, len(t.bound))
+	for port, published := range t.bound {
+		if _, r := reach(port, published); r == nil {
 			reachable = append(reachable, port)
 		}
 	}
+	slices.SortFunc(reachable, target.PortProto.Compare)
 	switch {
 	case len(reachable) == 1:
 		return reachable[0], nil
@@ -124,8 +129,8 @@ func (t portTable) only(c claimed) (target.PortProto, *refusal) {
 			fmt.Sprintf("it publishes %s, and nothing says which of them is meant", enumerate(reachable)),
 			c.suggest(reachable[0]),
 		}
-	case len(t.ports) > 0:
-		_, r := reach(t.ports[0], t.bound[t.ports[0]])
+	case len(t.bound) > 0:
+		_, r := reach(t.ports()[0], t.bound[t.ports()[0]])
 		return target.PortProto{}, r
 	case t.sctp:
 		return target.PortProto{}, &refusal{"it publishes sctp ports alone, which no load balancer takes", "publish a tcp or a udp port"}
@@ -134,19 +139,19 @@ func (t portTable) only(c claimed) (target.PortProto, *refusal) {
 }
 
 // unpublished says why a port that was named is not there.
-func (t portTable) unpublished(c claimed, port target.PortProto) *refusal {
+func (t *portTable) unpublished(c claimed, port target.PortProto) *refusal {
 	other := target.PortProto{Port: port.Port, Protocol: target.UDP - port.Protocol}
 	if _, ok := t.bound[other]; ok {
 		return &refusal{fmt.Sprintf("it publishes %s, not %s", other, port), c.suggest(other)}
 	}
-	if len(t.ports) == 0 {
+	if len(t.bound) == 0 {
 		return &refusal{fmt.Sprintf("port %s is not published", port), t.publish(port)}
 	}
-	why := fmt.Sprintf("port %s is not published, but %s", port, enumerate(t.ports))
-	return &refusal{why, t.publish(port) + ", or " + c.suggest(t.ports[0])}
+	why := fmt.Sprintf("port %s is not published, but %s", port, enumerate(t.ports()))
+	return &refusal{why, t.publish(port) + ", or " + c.suggest(t.ports()[0])}
 }
 
-func (t portTable) publish(port target.PortProto) string {
+func (t *portTable) publish(port target.PortProto) string {
 	if port.Port == 0 {
 		return "run it with -P, or with -p and the port"
 	}

@@ -307,7 +307,7 @@ func (r *resolver) known() string {
 }
 
 // claim settles one claim: first which port, then whether its time is now.
-func (r *resolver) claim(c *Container, table portTable, claim claimed, decided map[groupPort]struct{}) {
+func (r *resolver) claim(c *Container, table *portTable, claim claimed, decided map[groupPort]struct{}) {
 	if c.Disconnected {
 		r.decide(c, claim.group, claim.port, Leaving, "its network was disconnected, and its published ports with it", "")
 		return
