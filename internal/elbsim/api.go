@@ -59,6 +59,8 @@ func services() map[string]service {
 			operations: map[string]operation{
 				"CompleteLifecycleAction":        {bucketNone, decodeLifecycle},
 				"RecordLifecycleActionHeartbeat": {bucketNone, decodeLifecycle},
+				"DescribeAutoScalingInstances":   {bucketNone, decodeDescribeInstances},
+				"DescribeLifecycleHooks":         {bucketNone, decodeDescribeHooks},
 			},
 		},
 	}
@@ -171,7 +173,7 @@ func (s *Sim) finish(ctx context.Context, in *incoming, now time.Time) outcome {
 	if in.fault.kind == FaultLost {
 		return s.end(ctx, in, now, outcome{end: in.fault.silence}, outcomeLost)
 	}
-	out, said := outcome{status: 200, contentType: "text/xml", requestID: id}, outcomeOK
+	out, said := outcome{status: 200, contentType: "text/xml", requestID: id, header: s.dated(now)}, outcomeOK
 	if in.failed != nil {
 		out.status, said = in.failed.Status, in.failed.Code
 		out.body = encodeError(in.service.namespace, id, in.failed)

@@ -163,13 +163,13 @@ func (s *Sim) authorize(in *incoming) *APIError {
 	)
 	switch {
 	case in.subject.resource != "":
-		resource = fmt.Sprintf("arn:aws:%s:%s:%s:%s", in.service.prefix, s.cfg.Region, s.cfg.Account, in.subject.resource)
+		resource = fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(s.cfg.Region), in.service.prefix, s.cfg.Region, s.cfg.Account, in.subject.resource)
 	case in.op.bucket != bucketDescribe && len(in.subject.groups) > 0:
 		resource = in.subject.groups[0]
 		if g := s.groups[resource]; g != nil {
 			tags = g.tags
 		} else if !strings.HasPrefix(resource, "arn:") {
-			resource = fmt.Sprintf("arn:aws:elasticloadbalancing:%s:%s:targetgroup/%s/*", s.cfg.Region, s.cfg.Account, resource)
+			resource = fmt.Sprintf("arn:%s:elasticloadbalancing:%s:%s:targetgroup/%s/*", partition(s.cfg.Region), s.cfg.Region, s.cfg.Account, resource)
 		}
 	}
 	allowed := false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,6 +142,8 @@ type Sim struct {
 	checks    *checks // nil while nothing probes
 	tokenEra  int     // raising it makes all IMDS tokens invalid
 	requests  uint64
+	scaling   AutoScaling
+	ahead     *time.Duration // of AWS's clock; nil: replies carry no date but the one that net/http gives them
 }
 
 // New returns an account without target groups. It starts no goroutine.
@@ -149,7 +152,7 @@ func New(cfg Config) *Sim {
 	cfg.Account = cmp.Or(cfg.Account, defaultAccount)
 	cfg.Instance.ID = cmp.Or(cfg.Instance.ID, defaultInstance)
 	cfg.Instance.PrivateIP = cmp.Or(cfg.Instance.PrivateIP, defaultIP)
-	cfg.Caller = cmp.Or(cfg.Caller, fmt.Sprintf("arn:aws:sts::%s:assumed-role/elbsim/%s", cfg.Account, cfg.Instance.ID))
+	cfg.Caller = cmp.Or(cfg.Caller, fmt.Sprintf("arn:%s:sts::%s:assumed-role/elbsim/%s", partition(cfg.Region), cfg.Account, cfg.Instance.ID))
 	cfg.Quotas = cfg.Quotas.withDefaults()
 	if cfg.RecordLimit == 0 {
 		cfg.RecordLimit = 10_000
@@ -226,6 +229,33 @@ func (s *Sim) SetThrottling(t *Throttling) {
 	now := s.lock()
 	defer s.mu.Unlock()
 	s.throttle = newBuckets(t, now)
+}
+
+// SetClock puts AWS's clock, which the Date of its replies shows, ahead of this machine's, or behind it if negative.
+func (s *Sim) SetClock(ahead time.Duration) {
+	s.lock()
+	defer s.mu.Unlock()
+	s.ahead = &ahead
+}
+
+// dated is the header of a reply that was made at now.
+func (s *Sim) dated(now time.Time) http.Header {
+	if s.ahead == nil {
+		return nil
+	}
+	return http.Header{"Date": {now.Add(*s.ahead).UTC().Format(http.TimeFormat)}}
+}
+
+// partition is the part of AWS that a region is in.
+func partition(region string) string {
+	for prefix, p := range map[string]string{
+		"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b", "eusc-": "aws-eusc",
+	} {
+		if strings.HasPrefix(region, prefix) {
+			return p
+		}
+	}
+	return "aws"
 }
 
 // SetPolicy changes what the caller is allowed to do. Nil: everything.

@@ -136,7 +136,7 @@ func (s *Sim) newGroup(spec Group) (*group, *APIError) {
 func (s *Sim) arn(path string, generation int) string {
 	h := fnv.New64a()
 	_, _ = fmt.Fprintf(h, "%s/%s/%s/%d", s.cfg.Region, s.cfg.Account, path, generation)
-	return fmt.Sprintf("arn:aws:elasticloadbalancing:%s:%s:%s/%016x", s.cfg.Region, s.cfg.Account, path, h.Sum64())
+	return fmt.Sprintf("arn:%s:elasticloadbalancing:%s:%s:%s/%016x", partition(s.cfg.Region), s.cfg.Region, s.cfg.Account, path, h.Sum64())
 }
 
 // attach adds one use of the group by a load balancer's listener or rule.

@@ -207,7 +207,11 @@ func (o outcome) compressed(r *http.Request) outcome {
 	_, _ = z.Write(o.body) // a bytes.Buffer never fails
 	_ = z.Close()
 	o.body = b.Bytes()
-	o.header = http.Header{"Content-Encoding": {"gzip"}}
+	o.header = o.header.Clone()
+	if o.header == nil {
+		o.header = http.Header{}
+	}
+	o.header.Set("Content-Encoding", "gzip")
 	return o
 }
 

@@ -17,14 +17,15 @@ import (
 // fail with a *CredentialsError.
 func NewAPI(cfg aws.Config) API {
 	creds := &credentials{of: cfg.Credentials}
+	dates := &dates{}
 	return &client{
 		Client: elasticloadbalancingv2.NewFromConfig(cfg, func(o *elasticloadbalancingv2.Options) {
 			o.Retryer = aws.NopRetryer{}
 			o.RetryMaxAttempts = 1
 			o.Credentials = creds
-			o.HTTPClient = oneWrite{o.HTTPClient}
+			o.HTTPClient = dated{oneWrite{o.HTTPClient}, dates}
 		}),
-		creds: creds,
+		creds: creds, dates: dates,
 	}
 }
 
@@ -50,6 +51,7 @@ func (c oneWrite) Do(r *http.Request) (*http.Response, error) {
 type client struct {
 	*elasticloadbalancingv2.Client
 	creds *credentials
+	dates *dates
 }
 
 // refresh has the next call get new credentials: the service said that these have expired.

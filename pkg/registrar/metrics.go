@@ -13,6 +13,7 @@ type Metrics struct {
 	changes   *prometheus.CounterVec
 	repairs   *prometheus.CounterVec
 	interval  prometheus.Gauge
+	skew      prometheus.Gauge
 	throttled prometheus.Counter
 }
 
@@ -40,12 +41,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "berth_pacer_interval_seconds",
 			Help: "Longest wait between two calls of this host while AWS throttles it; 0 while it does not.",
 		}),
+		skew: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "berth_clock_skew_seconds",
+			Help: "How far this host's clock is ahead of that of AWS, by the date of the last reply; negative: behind. It is right to about a second.",
+		}),
 		throttled: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "berth_aws_throttled_total",
 			Help: "Calls to Elastic Load Balancing that a rate limit of the account refused.",
 		}),
 	}
-	reg.MustRegister(m.requests, m.duration, m.changes, m.repairs, m.interval, m.throttled)
+	reg.MustRegister(m.requests, m.duration, m.changes, m.repairs, m.interval, m.skew, m.throttled)
 	return m
 }
 
@@ -86,6 +91,13 @@ func (m *Metrics) call(operation string, ce *CallError, took time.Duration) {
 // withoutAnswer are the codes that classify makes up.
 var withoutAnswer = map[string]bool{
 	"Timeout": true, "Connection": true, "Credentials": true, "Canceled": true, "ServerError": true, "BadReply": true,
+}
+
+// clock records how far this host's clock is ahead of that of AWS.
+func (m *Metrics) clock(ahead time.Duration) {
+	if m != nil {
+		m.skew.Set(ahead.Seconds())
+	}
 }
 
 func (m *Metrics) changed(group, operation string, n int) {

@@ -146,10 +146,13 @@ type GroupStatus struct {
 
 // Snapshot is the state of all groups at one moment. It is immutable.
 type Snapshot struct {
-	At         time.Time     `json:"at"`
-	Seq        uint64        `json:"seq"` // of the Desired last applied
-	Generation uint64        `json:"generation"`
-	Connected  bool          `json:"connected"` // identity is known and calls can be made
-	Self       Self          `json:"self,omitzero"`
+	At         time.Time `json:"at"`
+	Seq        uint64    `json:"seq"` // of the Desired last applied
+	Generation uint64    `json:"generation"`
+	Connected  bool      `json:"connected"` // identity is known and calls can be made
+	Self       Self      `json:"self,omitzero"`
+	// ClockAhead is how far this host's clock is ahead of that of AWS, behind where negative; 0: less than ClockFar, or
+	// not known.
+	ClockAhead time.Duration `json:"clock_ahead,omitzero"`
 	Groups     []GroupStatus `json:"groups"` // by key, then by ARN
 }

@@ -59,6 +59,8 @@ type Registrar struct {
 	turned  atomic.Int64         // unix nanoseconds of the supervisor's last turn
 	creds   atomic.Pointer[string]
 
+	clockAhead time.Duration // as Snapshot has it; of the calls' replies, one at a time
+
 	// Owned by Run.
 	self        Self
 	finders     map[string]*finder    // by reference.key
@@ -212,6 +214,9 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 		return fmt.Errorf("learn this host's identity: %w", err)
 	}
 	r.self, r.env.calls.api = self, api
+	if dated, ok := api.(interface{ onDate(func(time.Duration)) }); ok {
+		dated.onDate(r.clock)
+	}
 	for _, e := range r.env.ledger.Claim(self) {
 		if r.here(e.Facts.ARN) {
 			r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)

@@ -35,16 +35,17 @@ const (
 
 // world is a registrar, the real SDK client, and all of AWS in fake time. What is wanted is said by ports.
 type world struct {
-	t      *testing.T
-	sim    *elbsim.Sim
-	ledger *registrar.Ledger
-	reg    *registrar.Registrar
-	logs   *observer.ObservedLogs
-	dry    bool
-	peers  int
-	groups []registrar.Group
-	d      registrar.Desired
-	stop   func()
+	t       *testing.T
+	sim     *elbsim.Sim
+	ledger  *registrar.Ledger
+	reg     *registrar.Registrar
+	logs    *observer.ObservedLogs
+	dry     bool
+	peers   int
+	metrics *registrar.Metrics
+	groups  []registrar.Group
+	d       registrar.Desired
+	stop    func()
 }
 
 // inWorld runs f in a bubble with an account of the named groups, each of which the configuration names by itself.
@@ -98,7 +99,7 @@ func (w *world) start() {
 	if testing.Verbose() {
 		log = zap.New(zapcore.NewTee(core, zaptest.NewLogger(w.t).Core()))
 	}
-	w.reg = registrar.New(w.connect, w.ledger, registrar.Options{Log: log, BootID: boot, DryRun: w.dry, Peers: w.peers})
+	w.reg = registrar.New(w.connect, w.ledger, registrar.Options{Log: log, BootID: boot, DryRun: w.dry, Peers: w.peers, Metrics: w.metrics})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.reg.Run(ctx) }()

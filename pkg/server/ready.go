@@ -35,6 +35,9 @@ type Readiness struct {
 // the connection to Docker, which is known before there is a snapshot of it.
 func ReadinessOf(h Host, stream discovery.Stream, d *discovery.Snapshot, r *registrar.Snapshot, more ...Check) Readiness {
 	checks := []Check{dockerCheck(stream, d != nil), identityCheck(h, r), credentialsCheck(h, r)}
+	if c, far := clockCheck(r); far {
+		checks = append(checks, c)
+	}
 	checks = append(append(checks, groupChecks(d, r)...), more...)
 	out := Readiness{Ready: true, Checks: checks}
 	for i := range checks {
@@ -135,6 +138,21 @@ func credentialsCheck(h Host, r *registrar.Snapshot) Check {
 	default:
 		return Check{Name: "credentials", OK: true, Detail: "calls to AWS can be made"}
 	}
+}
+
+// clockCheck reports whether the host's clock is far off. That blocks nothing: signatures make up for it.
+func clockCheck(r *registrar.Snapshot) (Check, bool) {
+	if r == nil || r.ClockAhead == 0 {
+		return Check{}, false
+	}
+	which := "ahead of"
+	if r.ClockAhead < 0 {
+		which = "behind"
+	}
+	return Check{
+		Name: "clock", Detail: fmt.Sprintf("this host's clock is %s %s that of AWS", r.ClockAhead.Abs().Round(time.Second), which),
+		Change: registrar.ClockChange,
+	}, true
 }
 
 func groupChecks(d *discovery.Snapshot, r *registrar.Snapshot) []Check {

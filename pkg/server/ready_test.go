@@ -28,6 +28,10 @@ func TestReadinessOf(t *testing.T) {
 		change(&g)
 		return g
 	}
+	clock := func(r *registrar.Snapshot, ahead time.Duration) *registrar.Snapshot {
+		r.ClockAhead = ahead
+		return r
+	}
 	down := up()
 	down.Stream = discovery.Stream{Err: "dial unix /var/run/docker.sock: permission denied"}
 	barred := discovery.Stream{Err: "ping docker: reach docker at unix:///run/d.sock: this user may not open the socket; add it to group docker", Change: "add it to group docker"}
@@ -52,6 +56,8 @@ func TestReadinessOf(t *testing.T) {
 		"identity of the host": {Host{InstanceID: instance}, up(), groups(okGroup()), true, "[ok  ] identity: " + instance},
 		"no credentials":       {Host{CredentialsErr: "no EC2 role"}, up(), ready(okGroup()), false, "[wait] credentials: no EC2 role (attach an instance profile"},
 		"not connected":        {Host{}, up(), &registrar.Snapshot{Self: registrar.Self{InstanceID: instance}}, false, "[wait] credentials: no call"},
+		"clock ahead":          {Host{}, up(), clock(ready(okGroup()), 432*time.Second), true, "[warn] clock: this host's clock is 7m12s ahead of that of AWS (start chronyd"},
+		"clock behind":         {Host{}, up(), clock(ready(okGroup()), -time.Hour), true, "[warn] clock: this host's clock is 1h0m0s behind that of AWS (start chronyd"},
 		"group not tried":      {Host{}, up(), ready(with(func(g *registrar.GroupStatus) { g.Tried = false; g.State = registrar.StateWaiting })), false, "[wait] target_group web: not tried yet"},
 		"group not tried, ok":  {Host{}, up(), ready(with(func(g *registrar.GroupStatus) { g.Tried = false })), false, "[wait] target_group web: not tried yet"},
 		"group not taken up":   {Host{}, two, ready(okGroup()), false, "[wait] target_group api: not tried yet"},

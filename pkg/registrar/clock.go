@@ -1,0 +1,81 @@
+package registrar
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	"go.uber.org/zap"
+)
+
+const (
+	// ClockFar is how far this host's clock may be from that of AWS before it is said. Signatures are refused at 5 min.
+	ClockFar = time.Minute
+	// clockNear is how near it must have come for that to be over, and how much it must have moved to be said anew.
+	clockNear = ClockFar / 2
+	// ClockChange says what to change about a clock that is far off.
+	ClockChange = "start chronyd or systemd-timesyncd, and see that it reaches its source (chronyc sources)"
+)
+
+// dates tells somebody, once there is one, how far this host's clock is ahead of that of AWS, by the date of each reply.
+type dates struct {
+	mu   sync.Mutex // guards tell, and is held while it is called: replies come on any goroutine
+	tell func(ahead time.Duration)
+}
+
+// dated looks at the date of each reply.
+type dated struct {
+	of    elasticloadbalancingv2.HTTPClient
+	dates *dates
+}
+
+// Do is elasticloadbalancingv2.HTTPClient's.
+func (d dated) Do(r *http.Request) (*http.Response, error) {
+	begun := time.Now()
+	resp, err := d.of.Do(r)
+	if err != nil {
+		return resp, err
+	}
+	at, bad := http.ParseTime(resp.Header.Get("Date"))
+	if bad != nil || resp.Header.Get("Age") != "" { // a proxy's old answer has an old date
+		return resp, nil
+	}
+	// The date is of some moment between request and reply, cut to the second.
+	middle := begun.Add(time.Since(begun) / 2)
+	d.dates.mu.Lock()
+	defer d.dates.mu.Unlock()
+	if d.dates.tell != nil {
+		d.dates.tell(middle.Sub(at.Add(time.Second / 2)))
+	}
+	return resp, nil
+}
+
+// onDate has f told of each reply how far this host's clock is ahead of that of AWS, one reply at a time.
+func (c *client) onDate(f func(ahead time.Duration)) {
+	c.dates.mu.Lock()
+	defer c.dates.mu.Unlock()
+	c.dates.tell = f
+}
+
+// clock takes in how far this host's clock is ahead of that of AWS. The SDK makes up for it in its signatures; what is
+// wrong by as much is every time in log and status, and whatever else on the host goes by the clock.
+func (r *Registrar) clock(ahead time.Duration) {
+	r.env.metrics.clock(ahead)
+	before := r.clockAhead
+	limit := ClockFar
+	if before != 0 {
+		limit = clockNear
+	}
+	switch far := ahead.Abs() >= limit; {
+	case far && (ahead-before).Abs() < clockNear, !far && before == 0:
+		return
+	case far && before == 0:
+		r.env.log.Warn("this host's clock is far from that of AWS", zap.Duration("ahead", ahead.Round(time.Second)), zap.String("change", ClockChange))
+	case !far:
+		r.env.log.Info("this host's clock agrees with that of AWS again")
+		ahead = 0
+	}
+	r.clockAhead = ahead
+	r.env.board.edit(func() { r.env.board.head.ClockAhead = ahead })
+}
