@@ -215,6 +215,7 @@ func (a *agent) listen(ctx context.Context) (*server.Server, error) {
 		Registrar: a.registrar.Snapshot,
 		Follow:    a.registrar.Follow,
 		Host:      a.hostStatus,
+		ReloadErr: a.refusedReload,
 		Checks:    a.checks,
 		Control:   a.controlHandler(),
 		Loops:     []server.Loop{{Name: "watcher", Beat: a.watcher.Turned}, {Name: "registrar", Beat: a.registrar.Turned}},
@@ -235,13 +236,21 @@ func (a *agent) checks() []server.Check {
 	if s, _ := a.notices.Snapshot(); s.Identity != nil && s.Waiting != "" && time.Since(s.Since) >= silenceShown {
 		checks = append(checks, server.Check{Name: "metadata", Detail: s.Waiting + lasting(s.Since), Change: s.Change})
 	}
-	if refused := a.reloadErr.Load(); refused != nil {
+	if refused := a.refusedReload(); refused != nil {
 		checks = append(checks, server.Check{
-			Name: "configuration", Detail: "the last reload was refused, the configuration before it is in force: " + (*refused).Error(),
+			Name: "configuration", Detail: "the last reload was refused, the configuration before it is in force: " + refused.Error(),
 			Change: "correct the configuration and reload",
 		})
 	}
 	return checks
+}
+
+// refusedReload is why the last reload was refused; nil: it was not.
+func (a *agent) refusedReload() error {
+	if err := a.reloadErr.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // silenceShown is how long the metadata service may leave a question unanswered before the status shows it: a read that

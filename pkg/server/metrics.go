@@ -16,15 +16,16 @@ import (
 type collector struct {
 	state     func() (Host, *discovery.Snapshot, *registrar.Snapshot)
 	readiness func() Readiness
+	reloadErr func() error // may be nil
 
 	desired, registered, healthy, refused, unclaimed *prometheus.Desc
 	groupOK, groupVerified                           *prometheus.Desc
-	ready, generation                                *prometheus.Desc
+	ready, generation, reloaded                      *prometheus.Desc
 }
 
 // registerMetrics adds what the server exports to a registry: the state of targets and groups, what was built, and
 // the process.
-func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() Readiness) error {
+func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() Readiness, reloadErr func() error) error {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "berth_build_info",
 		Help:        "Always 1; the labels say what runs.",
@@ -33,7 +34,7 @@ func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *di
 	build.Set(1)
 	for _, c := range []prometheus.Collector{
 		build,
-		newCollector(state, readiness),
+		newCollector(state, readiness, reloadErr),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
@@ -44,13 +45,13 @@ func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *di
 	return nil
 }
 
-func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() Readiness) *collector {
+func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() Readiness, reloadErr func() error) *collector {
 	group := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, []string{"target_group"}, nil)
 	}
 	host := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return &collector{
-		state: state, readiness: readiness,
+		state: state, readiness: readiness, reloadErr: reloadErr,
 		desired: group("berth_targets_desired",
 			"Targets of this host that should be registered in the target group."),
 		registered: group("berth_targets_registered",
@@ -67,6 +68,7 @@ func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot),
 			"When the load balancer's own list of the target group was last compared with what should be there."),
 		ready:      host("berth_ready", "1 if /readyz answers 200."),
 		generation: host("berth_config_generation", "The number of the configuration in force, one more with each reload that took effect."),
+		reloaded:   host("berth_config_last_reload_successful", "0 if the last reload was refused, and the configuration before it is in force."),
 	}
 }
 
@@ -74,7 +76,7 @@ func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot),
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.desired, c.registered, c.healthy, c.refused, c.unclaimed, c.groupOK, c.groupVerified,
-		c.ready, c.generation,
+		c.ready, c.generation, c.reloaded,
 	} {
 		ch <- d
 	}
@@ -87,6 +89,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(c.ready, boolValue(c.readiness().Ready))
+	gauge(c.reloaded, boolValue(c.reloadErr == nil || c.reloadErr() == nil))
 	if d != nil {
 		gauge(c.generation, float64(d.Generation))
 	}

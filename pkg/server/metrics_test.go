@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -54,6 +55,9 @@ berth_build_info{goversion="go1.26",revision="0123abc",version="1.2.3"} 1
 # HELP berth_config_generation The number of the configuration in force, one more with each reload that took effect.
 # TYPE berth_config_generation gauge
 berth_config_generation 3
+# HELP berth_config_last_reload_successful 0 if the last reload was refused, and the configuration before it is in force.
+# TYPE berth_config_last_reload_successful gauge
+berth_config_last_reload_successful 1
 # HELP berth_ready 1 if /readyz answers 200.
 # TYPE berth_ready gauge
 berth_ready 1
@@ -117,6 +121,24 @@ func TestMetrics_exposition(t *testing.T) {
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestMetrics_reloadRefused(t *testing.T) {
+	var a agent
+	refused := errors.New("unknown key")
+	cfg := a.config()
+	cfg.ReloadErr = func() error { return refused }
+	s, err := Listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close(); s.follower.close() })
+	for want, why := range map[string]error{"0": refused, "1": nil} {
+		refused = why
+		if body := get(t, s.MonitoringHandler(), "/metrics").Body.String(); !strings.Contains(body, "\nberth_config_last_reload_successful "+want+"\n") {
+			t.Errorf("with %v: want %s in\n%s", why, want, body)
+		}
 	}
 }
 

@@ -73,6 +73,8 @@ type Config struct {
 	Host func() Host
 	// Loops are watched by /healthz.
 	Loops []Loop
+	// ReloadErr returns why the last reload of the configuration was refused, nil if it was not. May be nil.
+	ReloadErr func() error
 	// Checks returns further things to name in readiness: a ledger that is not on disk, a reload that was refused. May be
 	// nil.
 	Checks func() []Check
@@ -125,7 +127,7 @@ func listen(ctx context.Context, cfg Config, lim limits) (_ *Server, err error) 
 			s.Close()
 		}
 	}()
-	if err := registerMetrics(cfg.Registry, cfg.Build, s.state, s.Readiness); err != nil {
+	if err := registerMetrics(cfg.Registry, cfg.Build, s.state, s.Readiness, cfg.ReloadErr); err != nil {
 		return nil, err
 	}
 	if cfg.Listen != "" {
