@@ -47,8 +47,8 @@ const lookLag = 24 * time.Hour
 // While nothing throttles, each class has its own bucket. After a throttled call one call at a time goes out, 0.7 I to I
 // apart (uniformly), whatever its class: the first throttle sets I to P/32 s (at least 1 s) for P peers, each further one
 // doubles it, each accepted call divides it by 3, and below half a second it ends. I is capped at the largest of 20 s
-// (60 s while P is not known, 10 s while the host drains), P/10 s (P/15 s while the host serves nothing yet), and a fifth
-// of the time since the first throttle. The first call of all goes out alone.
+// (60 s while P is not known, 10 s while the host drains), P/10 s, and a fifth of the time since the first throttle;
+// while the host serves nothing yet, P/15 s and a tenth. The first call of all goes out alone.
 //
 // While no call succeeds at all, attempts after a failure go out one at a time, as far apart as makes all hosts together
 // call 3.1 times a second (J, see retryPace): the service comes back to a crowd that does not trample it. First attempts
@@ -249,11 +249,11 @@ func (p *Pacer) limit(now time.Time) time.Duration {
 	case p.peers == 0:
 		floor = 60 * time.Second
 	}
-	share := time.Duration(10)
+	share, age := time.Duration(10), time.Duration(5)
 	if !p.serving {
-		share = 15
+		share, age = 15, 10
 	}
-	return max(floor, time.Duration(p.peers)*time.Second/share, now.Sub(p.throttled)/5)
+	return max(floor, time.Duration(p.peers)*time.Second/share, now.Sub(p.throttled)/age)
 }
 
 // dispatch grants what may be granted now, and sets the timer for what may be later. The caller holds the lock.
