@@ -225,6 +225,11 @@ func (c *checkCommand) systemd(ctx context.Context, _ *config.Config) {
 		c.add("systemd", gradeSkip, "this system does not run systemd", "")
 		return
 	}
+	c.units(ctx)
+}
+
+// units looks at those of the package.
+func (c *checkCommand) units(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	for _, u := range units {

@@ -232,8 +232,7 @@ func (a *agent) checks() []server.Check {
 		}
 	}
 	checks := []server.Check{ledger}
-	// As long as the identity is not known that is what blocks, and says the same.
-	if s, _ := a.notices.Snapshot(); s.Identity != nil && s.Waiting != "" && time.Since(s.Since) >= silenceShown {
+	if s, _ := a.notices.Snapshot(); silent(s) {
 		checks = append(checks, server.Check{Name: "metadata", Detail: s.Waiting + lasting(s.Since), Change: s.Change})
 	}
 	if refused := a.refusedReload(); refused != nil {
@@ -256,6 +255,12 @@ func (a *agent) refusedReload() error {
 // silenceShown is how long the metadata service may leave a question unanswered before the status shows it: a read that
 // fails now and then is nobody's concern.
 const silenceShown = 10 * time.Second
+
+// silent reports whether the metadata service leaves questions unanswered. As long as the identity is not known that is
+// what blocks, and says the same.
+func silent(s *host.Snapshot) bool {
+	return s.Identity != nil && s.Waiting != "" && time.Since(s.Since) >= silenceShown
+}
 
 // lasting says since when something has been so; nothing of what has only just begun.
 func lasting(since time.Time) string {
