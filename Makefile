@@ -93,6 +93,11 @@ chaos: ## Random lives of 20 containers, engine restarts, cut streams, restarted
 mutants: ## Seed nine bugs, each in turn, and see in how many random lives the model finds them, ten times each
 	$(GO) test -count=1 -v -timeout=60m -run '^TestMutants$$' ./test/model -model.mutants -model.mutanttimes=10
 
+.PHONY: faults
+faults: ## One AWS call in five fails, in every way, for FAULTS (2m) of churn on a real engine; exact within 90 s of the end
+	@scripts/need.sh gcc
+	@$(WITH_ENGINE) $(GO) test -race -count=1 -v -timeout=20m -run '^TestFaults$$' ./test/aws -faults.for=$(or $(FAULTS),2m) -faults.seed=$(or $(SEED),0)
+
 .PHONY: fleet
 fleet: ## Simulate accounts of FLEET hosts (100,1000) in fake time: deploy, cold start, outage, a steady day
 	@for n in $${FLEET:-100 1000}; do \

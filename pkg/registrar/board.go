@@ -219,10 +219,15 @@ func (r *reconciler) publish(step Step) {
 		s.State, s.Err, s.Change = behaviours[ce.Fault].state, ce.Error(), advice(ce, r.in.group.reference(), r.in.facts)
 		s.RetryAt = r.cond.Hold[c]
 	}
+	unserved := ""
 	if why, change := r.in.facts.Unsupported(r.in.self); why != "" && len(r.in.keys) > 0 {
 		s.State, s.Err = StateMisconfigured, "the target group cannot be served: "+why
 		s.Change = change + ", and name it in place of " + r.in.group.reference().String()
+		if unserved = s.Err; unserved != r.unserved {
+			r.log.Error("target group cannot be served", zap.String("error", s.Err), zap.String("change", s.Change))
+		}
 	}
+	r.unserved = unserved
 	if step.Class == ClassNone && s.RetryAt.IsZero() && s.State != StateOK {
 		s.RetryAt = step.At
 	}

@@ -797,6 +797,10 @@ func TestRegistrar_identifiedLater(t *testing.T) {
 		if g := w.group("web"); g.State != registrar.StateMisconfigured || len(g.Refusals) != 1 {
 			t.Errorf("status is %+v; want misconfigured, with the want refused", g)
 		}
+		w.after(time.Hour)
+		if said := w.logs.FilterMessageSnippet("cannot be served").All(); len(said) != 1 || !strings.Contains(said[0].ContextMap()["change"].(string), "/etc/berth/berth.yaml:7") {
+			t.Errorf("the log says %+v; want the line to change, once", said)
+		}
 	}, web())
 }
 

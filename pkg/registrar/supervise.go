@@ -273,7 +273,8 @@ func (r *Registrar) startFinder(ctx context.Context, key string, ref reference) 
 			Operation: opDescribeGroups, Group: short(ref.ARN), Fault: FaultMisconfigured, Code: "OtherRegion",
 			Message: fmt.Sprintf("the target group is in %s, this instance in %s", region, r.self.Region),
 		}}
-		r.env.log.Error("target group is in another region", zap.String("reference", ref.String()), zap.String("region", region))
+		r.env.log.Error("target group is in another region", zap.String("reference", ref.String()), zap.String("region", region),
+			zap.Error(r.missing[key].err), zap.String("change", advice(r.missing[key].err, ref, GroupFacts{})))
 		return
 	}
 	if facts, ok := r.remembered(ref); ok {

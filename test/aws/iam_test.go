@@ -74,10 +74,10 @@ func (d document) policy(t *testing.T) *elbsim.Policy {
 	return p
 }
 
-// life lives through all that the agent asks of AWS under a policy: a group is found, a container comes, is verified and
+// liveUnder lives through all that the agent asks of AWS under a policy: a group is found, a container comes, is verified and
 // goes; a lifecycle hook is found out, held and completed. It returns what could not be done, as a person is told of it,
 // and how many calls were denied.
-func life(t *testing.T, region string, p *elbsim.Policy) (problems []string, denied int) {
+func liveUnder(t *testing.T, region string, p *elbsim.Policy) (problems []string, denied int) {
 	t.Helper()
 	groups := []registrar.Group{{Key: "web", Name: "web-prod", Source: "/etc/berth/berth.yaml:2"}}
 	prepare := func(sim *elbsim.Sim) {
@@ -123,7 +123,7 @@ func life(t *testing.T, region string, p *elbsim.Policy) (problems []string, den
 // The shipped policy is enough, in every partition of AWS: not one call is denied.
 func TestPolicy_enough(t *testing.T) {
 	for _, region := range []string{"eu-central-1", "cn-north-1", "us-gov-west-1", "eusc-de-east-1"} {
-		if problems, denied := life(t, region, shipped(t).policy(t)); len(problems) > 0 || denied > 0 {
+		if problems, denied := liveUnder(t, region, shipped(t).policy(t)); len(problems) > 0 || denied > 0 {
 			t.Errorf("%s: under the shipped policy %d calls are denied: %q", region, denied, problems)
 		}
 	}
@@ -138,7 +138,7 @@ func TestPolicy_least(t *testing.T) {
 		for _, action := range s.Action {
 			tried++
 			t.Run(action, func(t *testing.T) {
-				problems, denied := life(t, region, d.without(action).policy(t))
+				problems, denied := liveUnder(t, region, d.without(action).policy(t))
 				t.Logf("%d denied: %q", denied, problems)
 				if denied == 0 {
 					t.Fatal("nothing was denied without it: it is not needed")

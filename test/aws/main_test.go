@@ -4,6 +4,8 @@
 //	agent_test.go    the agent's two halves in fake time
 //	iam_test.go      the shipped IAM policy: all of it is needed, and it is enough
 //	idle_test.go     what a host where nothing happens costs
+//	refused_test.go  what a person has to mend, and whether they are told
+//	faults_test.go   one call in five fails, on a real engine
 package aws
 
 import (
