@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -146,6 +147,15 @@ var watched = []events.Action{
 	events.ActionRename, events.ActionDestroy, events.ActionRemove, events.ActionHealthStatus, events.ActionConnect, events.ActionDisconnect,
 }
 
+// watchedFilters asks for what is watched, of containers and networks.
+func watchedFilters() filters.Args {
+	args := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)), filters.Arg("type", string(events.NetworkEventType)))
+	for _, action := range watched {
+		args.Add("event", string(action))
+	}
+	return args
+}
+
 // Events implements Engine.
 func (d *Docker) Events(ctx context.Context, since time.Time) (<-chan Event, <-chan error) {
 	out, failed := make(chan Event), make(chan error, 1)
@@ -155,14 +165,7 @@ func (d *Docker) Events(ctx context.Context, since time.Time) (<-chan Event, <-c
 		close(failed)
 		return out, failed
 	}
-	args := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)), filters.Arg("type", string(events.NetworkEventType)))
-	for _, action := range watched {
-		args.Add("event", string(action))
-	}
-	messages, errs := c.Events(ctx, events.ListOptions{
-		Since:   fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()),
-		Filters: args,
-	})
+	messages, errs := c.Events(ctx, events.ListOptions{Since: timestamp(since), Filters: watchedFilters()})
 	go func() {
 		defer close(failed)
 		for {
@@ -182,6 +185,36 @@ func (d *Docker) Events(ctx context.Context, since time.Time) (<-chan Event, <-c
 	}()
 	return out, failed
 }
+
+// Past implements Historian.
+func (d *Docker) Past(ctx context.Context, since time.Time) ([]Event, error) {
+	c, err := d.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the client's goroutine ends with it
+	now := time.Now()
+	if now.Before(since) {
+		return nil, nil
+	}
+	messages, errs := c.Events(ctx, events.ListOptions{Since: timestamp(since), Until: timestamp(now), Filters: watchedFilters()})
+	var past []Event
+	for {
+		select {
+		case m := <-messages:
+			past = append(past, event(&m))
+		case err := <-errs: // it comes after the last message has been taken
+			if !errors.Is(err, io.EOF) {
+				return nil, fmt.Errorf("read past events: %w", plain(err))
+			}
+			return past, nil
+		}
+	}
+}
+
+// timestamp is a time as Docker's event API has it.
+func timestamp(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
 
 func event(m *events.Message) Event {
 	e := Event{

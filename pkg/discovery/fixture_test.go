@@ -44,8 +44,14 @@ func options() discovery.Options { return discovery.Options{Rules: rules("web", 
 // watch starts a watcher and waits until it is quiet. It is stopped at the test's end.
 func watch(t *testing.T, engine *enginetest.Engine, store *memoryStore, opts discovery.Options) *fixture {
 	t.Helper()
+	return watchThrough(t, engine, engine, store, opts)
+}
+
+// watchThrough is watch for a watcher that sees the engine through something else.
+func watchThrough(t *testing.T, engine *enginetest.Engine, through discovery.Engine, store *memoryStore, opts discovery.Options) *fixture {
+	t.Helper()
 	h := &fixture{T: t, engine: engine, store: store}
-	w, err := discovery.New(engine, store, func(s *discovery.Snapshot) {
+	w, err := discovery.New(through, store, func(s *discovery.Snapshot) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.published = append(h.published, s)

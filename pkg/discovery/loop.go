@@ -219,7 +219,10 @@ func (s *state) streamed(e streamEvent) {
 			Engine: e.info.Name + " " + e.info.Version, APIVersion: e.info.APIVersion,
 		}
 		s.suspect = suspicion{}
-		s.pastUntil = s.stream.Since.Add(s.w.opts.Replay)
+		s.pastUntil = time.Time{}
+		if !e.past {
+			s.pastUntil = s.stream.Since.Add(s.w.opts.Replay)
+		}
 		s.list.tries, s.list.notNow = 0, time.Time{}
 		s.oweList(true)
 		s.streamChanged()

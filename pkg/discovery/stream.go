@@ -21,6 +21,7 @@ type streamEvent struct {
 	kind  streamKind
 	event Event
 	info  EngineInfo
+	past  bool // of streamUp: what has happened before has been told already
 	err   error
 }
 
@@ -117,7 +118,16 @@ func (w *Watcher) session(ctx context.Context, since time.Time) (last time.Time,
 	case <-w.reopen: // meant for the stream before
 	default:
 	}
-	if !w.tell(ctx, streamEvent{kind: streamUp, info: info}) {
+	past, known := w.past(ctx, since)
+	for _, e := range past {
+		if e.Time.After(last) {
+			last = e.Time
+		}
+		if !w.tell(ctx, streamEvent{event: e}) {
+			return last, context.Cause(ctx)
+		}
+	}
+	if !w.tell(ctx, streamEvent{kind: streamUp, info: info, past: known}) {
 		return last, ctx.Err()
 	}
 	var heardAt atomic.Int64

@@ -57,9 +57,9 @@ type Options struct {
 	// Resync is the mean time between full lists. A list costs Docker 0.08 ms a container, and finds what a silent
 	// stream has swallowed. Every tenth inspects every running container. Default 1 min.
 	Resync time.Duration
-	// Replay is how long a new stream has to bring nothing of the past before containers are listed and inspected: the
-	// signal that a container got while nobody listened must be known before the container is. Docker tells the past
-	// at once. At most 20 times as long is waited. Default 100 ms.
+	// Replay is how long a new stream has to bring nothing of the past before containers are listed and inspected, where
+	// the engine is no Historian or does not answer as one: the signal that a container got while nobody listened must
+	// be known before the container is. At most 20 times as long is waited. Default 100 ms.
 	Replay time.Duration
 	// PingInterval is how long the stream may be silent before the engine is pinged, PingTimeout how long that may take;
 	// two failures in a row end the stream. Defaults 15 s and 5 s.

@@ -105,6 +105,13 @@ func (e *Engine) SlowStreams(d time.Duration) {
 	e.faults.slowStream = d
 }
 
+// Remembered returns the events since a time that the engine remembers, whatever becomes of them on streams.
+func (e *Engine) Remembered(since time.Time) []discovery.Event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(e.ring), func(ev discovery.Event) bool { return ev.Time.Before(since) })
+}
+
 // Silence keeps the streams that are open from delivering anything, while they stay open: a stream opened later is well.
 func (e *Engine) Silence() {
 	e.mu.Lock()
