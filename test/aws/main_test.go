@@ -6,6 +6,7 @@
 //	idle_test.go     what a host where nothing happens costs
 //	refused_test.go  what a person has to mend, and whether they are told
 //	faults_test.go   one call in five fails, on a real engine
+//	way_test.go      endpoints, proxies, certificates, the metadata service's addresses
 package aws
 
 import (

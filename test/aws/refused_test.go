@@ -217,11 +217,27 @@ func TestRefused_noRights(t *testing.T) {
 			log: []string{"allow elasticloadbalancing:DescribeTargetGroups on * in the policy of this instance's role (statement FindTargetGroups of deploy/iam/policy.json)"},
 		},
 		"no profile": {
-			env:     []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="},
-			prepare: func(s *elbsim.Sim) error { return noProfile(s, elbsim.FaultError) },
-			ready:   503,
-			readyz:  []string{"[wait] credentials: ", "attach an instance profile with the policy of deploy/iam/policy.json"},
-			log:     []string{"attach an instance profile with the policy of deploy/iam/policy.json to this instance"},
+			env: noKeys, prepare: noCredentials(elbsim.Fault{Kind: elbsim.FaultError, Status: 404}),
+			ready: 503, readyz: []string{"[wait] credentials: ", attach}, log: []string{attach + " to this instance"},
+		},
+		"credentials: 500": {
+			env: noKeys, prepare: noCredentials(elbsim.Fault{Kind: elbsim.FaultError, Status: 500}),
+			ready: 503, readyz: []string{"[wait] credentials: ", attach}, log: []string{attach + " to this instance"},
+		},
+		"credentials: 401": {
+			env: noKeys, prepare: noCredentials(elbsim.Fault{Kind: elbsim.FaultError, Status: 401}),
+			ready: 503, readyz: []string{"[wait] credentials: ", attach}, log: []string{attach + " to this instance"},
+		},
+		"credentials: no answer": {
+			env: noKeys, prepare: noCredentials(elbsim.Fault{Kind: elbsim.FaultHang}),
+			ready: 503, readyz: []string{"[wait] credentials: ", attach}, log: []string{attach + " to this instance"},
+		},
+		"expired": {
+			prepare: func(s *elbsim.Sim) error {
+				_, err := s.AddFault(elbsim.Fault{Kind: elbsim.FaultError, Code: "ExpiredToken"})
+				return err
+			},
+			ready: 503, readyz: []string{"[wait] credentials: ", "ExpiredToken", attach}, log: []string{attach + " to this instance"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -267,10 +283,19 @@ func TestRefused_noRights(t *testing.T) {
 	}
 }
 
-// noProfile takes the instance profile away until the faults are cleared.
-func noProfile(s *elbsim.Sim, kind elbsim.FaultKind) error {
-	_, err := s.AddFault(elbsim.Fault{Kind: kind, Action: "IMDS", Path: "/latest/meta-data/iam/security-credentials/*", Status: 404})
-	return err
+// attach is what to do without credentials.
+const attach = "attach an instance profile with the policy of deploy/iam/policy.json"
+
+// noKeys takes the keys away that a rig gives its agent: those of the instance profile are left.
+var noKeys = []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="}
+
+// noCredentials has the metadata service give none, in one way or another.
+func noCredentials(f elbsim.Fault) func(*elbsim.Sim) error {
+	f.Action, f.Path = "IMDS", "/latest/meta-data/iam/security-credentials/*"
+	return func(s *elbsim.Sim) error {
+		_, err := s.AddFault(f)
+		return err
+	}
 }
 
 // What can be seen to be wrong without asking anybody is refused at once: exit status 2, and the line with its key.
