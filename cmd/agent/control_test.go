@@ -159,7 +159,8 @@ func (c *controlled) do(t *testing.T, method, path, body string) (int, string) {
 // Whatever is sent, the answer says what is wrong with it, and nothing is drained, pruned or reloaded.
 func TestControl_nonsense(t *testing.T) {
 	c := newControlled(t)
-	id := c.web(t, "web-1")
+	c.web(t, "web-1")
+	c.engine.FailInspect("c0ffee", fmt.Errorf("inspect container c0ffee: %w", discovery.ErrAmbiguous))
 	for _, test := range []struct {
 		method, path, body string
 		status             int
@@ -188,6 +189,9 @@ func TestControl_nonsense(t *testing.T) {
 		{"DELETE", "/v1/drains?id=nonsense", "", 404},
 		{"POST", "/v1/prune", `{"targets": []}`, 400},
 		{"POST", "/v1/prune", `{"targets": [{"target_group": "web", "target": {"port": 70000}}]}`, 400},
+		{"POST", "/v1/drains", `{"container": "c0ffee"}`, 409},
+		{"DELETE", "/v1/drains?container=c0ffee", "", 409},
+		{"GET", "/v1/explain?container=c0ffee", "", 409},
 		{"GET", "/v1/explain", "", 400},
 		{"GET", "/v1/explain?container=nobody", "", 404},
 		{"GET", "/v1/reload", "", 405},
@@ -209,7 +213,21 @@ func TestControl_nonsense(t *testing.T) {
 	if generation := c.settings.Load().generation; generation != 1 {
 		t.Errorf("generation %d; want 1", generation)
 	}
-	_ = id
+}
+
+// What is wrong with a container's name is said in one sentence.
+func TestLookError(t *testing.T) {
+	other := errors.New("the disk is on fire")
+	for want, err := range map[string]error{
+		`several containers' ids begin with "web"; write more of it`: fmt.Errorf("look: %w: %w", discovery.ErrNotAnswered, discovery.ErrAmbiguous),
+		"there is no such container; see: docker ps -a":              fmt.Errorf("look: %w", discovery.ErrNotFound),
+		"docker did not answer: not found":                           fmt.Errorf("%w: %w", discovery.ErrNotAnswered, discovery.ErrNotFound),
+		"the disk is on fire":                                        other,
+	} {
+		if got := lookError("web", err).Error(); got != want {
+			t.Errorf("got %q; want %q", got, want)
+		}
+	}
 }
 
 // Drains of different holds stand beside each other, and each ends with its own reason.

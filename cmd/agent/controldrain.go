@@ -142,9 +142,21 @@ func (c *control) look(ctx context.Context, ref string) (target.Run, string, err
 	case errors.Is(err, discovery.ErrNotAnswered) && run.ID != "":
 		return run, "Docker does not answer; what the agent remembers of " + run.String() + " is used", nil
 	case err != nil:
-		return run, "", err
+		return run, "", lookError(ref, err)
 	}
 	return run, "", nil
+}
+
+// lookError says what is wrong with a container's name.
+func lookError(ref string, err error) error {
+	switch {
+	case errors.Is(err, discovery.ErrAmbiguous):
+		return refuse(http.StatusConflict, "several containers' ids begin with %.60q; write more of it", ref)
+	case errors.Is(err, discovery.ErrNotFound) && !errors.Is(err, discovery.ErrNotAnswered):
+		return refuse(http.StatusNotFound, "there is no such container; see: docker ps -a")
+	default:
+		return err
+	}
 }
 
 // undrain ends the operator's drains of a container or of the host, or the one of an id.

@@ -98,7 +98,7 @@ func (c *explainCommand) alone(cmd *cobra.Command, ref string, noAgent error) (s
 			warning, err = "Docker does not answer", nil
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", ref, lookError(ref, err))
 		}
 		v = a.explain(ctx, run, warning)
 		return nil

@@ -79,7 +79,7 @@ type looked struct {
 // Look inspects a container now and returns its present run, and the Seq of the first snapshot that holds what the
 // inspection said. ref is whatever Docker takes: a name, an id or the beginning of one.
 //
-// The error wraps ErrNotFound where there is no such container. Where Docker does not answer it wraps ErrNotAnswered,
+// The error wraps ErrNotFound where there is no such container, and ErrAmbiguous where there are several. Where Docker does not answer it wraps ErrNotAnswered,
 // and the run is from memory, if ref is in it.
 func (w *Watcher) Look(ctx context.Context, ref string) (target.Run, uint64, error) {
 	if !w.Stream().Up {
@@ -89,7 +89,7 @@ func (w *Watcher) Look(ctx context.Context, ref string) (target.Run, uint64, err
 	facts, err := w.engine.Inspect(inspect, ref)
 	cancel()
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrAmbiguous):
 		return target.Run{}, 0, fmt.Errorf("look at container %q: %w", ref, err)
 	case ctx.Err() != nil:
 		return target.Run{}, 0, fmt.Errorf("look at container %q: %w", ref, ctx.Err())
@@ -168,7 +168,7 @@ func (s *state) find(ref string) (target.Run, error) {
 	case 1:
 		return found[0], nil
 	}
-	return target.Run{}, fmt.Errorf("%d containers begin with %q", len(found), ref)
+	return target.Run{}, fmt.Errorf("%d containers begin with %q: %w", len(found), ref, ErrAmbiguous)
 }
 
 // Drain takes a container or the host out, and returns the Seq from which the wants are gone. A drain with the id of

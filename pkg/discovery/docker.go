@@ -273,6 +273,9 @@ func (d *Docker) Inspect(ctx context.Context, id string) (Facts, error) {
 	switch {
 	case errdefs.IsNotFound(err):
 		return Facts{}, fmt.Errorf("inspect container %s: %w: %w", short(id), ErrNotFound, err)
+	case err != nil && strings.Contains(strings.ToLower(err.Error()), "multiple ids found"):
+		// Engine 20.10 gives it status 500, newer ones 400: the text is all there is.
+		return Facts{}, fmt.Errorf("inspect container %s: %w: %w", short(id), ErrAmbiguous, err)
 	case err != nil:
 		return Facts{}, fmt.Errorf("inspect container %s: %w", short(id), plain(err))
 	case r.ContainerJSONBase == nil || r.State == nil || r.Config == nil || r.ID == "":

@@ -307,6 +307,22 @@ func TestDocker_Inspect_notFound(t *testing.T) {
 	}
 }
 
+func TestDocker_Inspect_ambiguous(t *testing.T) {
+	engine, docker := realEngine(t)
+	byFirst := map[string]bool{}
+	for {
+		first := engine.Create(t, harness.Spec{}).ID[:1]
+		if !byFirst[first] { // at most 16 times
+			byFirst[first] = true
+			continue
+		}
+		if _, err := docker.Inspect(t.Context(), first); !errors.Is(err, discovery.ErrAmbiguous) || errors.Is(err, discovery.ErrNotFound) {
+			t.Errorf("got %v; want ErrAmbiguous", err)
+		}
+		return
+	}
+}
+
 // A watcher on the real engine: what one container goes through, asserted on what is wanted.
 func TestWatcher_onRealEngine(t *testing.T) {
 	engine, docker := realEngine(t)

@@ -18,6 +18,8 @@ import (
 var (
 	// ErrNotFound says that there is no such container, or no such drain.
 	ErrNotFound = errors.New("not found")
+	// ErrAmbiguous says that a reference is the beginning of several containers' ids.
+	ErrAmbiguous = errors.New("several containers' ids begin with it")
 	// ErrNotAnswered says that Docker did not answer, and that the result is from memory.
 	ErrNotAnswered = errors.New("docker did not answer")
 	// ErrNotSaved says that a drain holds, but would not survive a restart of the agent.
