@@ -1,8 +1,11 @@
 package model
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"testing/synctest"
 	"time"
@@ -29,6 +32,7 @@ var weights = []struct {
 	{4, []string{"run"}},
 	{2, []string{"start", "stop", "restart", "term", "hup", "swap"}},
 	{1, []string{"die", "remove", "flap", "quit", "pause", "unpause", "disconnect", "connect", "join", "leave"}},
+	{1, []string{"drain", "drain the host", "undrain", "undrain", "unhealthy", "healthy", "healthy", "healthy"}},
 	{1, []string{"cut", "tamper", "fail inspects", "fail list", "hang inspect", "down", "reboot", "reboot unannounced", "restart agent"}},
 	{2, []string{"straight", "heal", "up", "api down", "stale inspection", "stale list", "dies unseen"}},
 	{1, []string{"aws lost", "aws fails", "aws throttles", "by hand", "withhold", "publish all"}},
@@ -119,12 +123,14 @@ func (w *world) run() string {
 	if len(ids) >= 20 {
 		return ids[w.rand.IntN(len(ids))]
 	}
-	service := [...]string{"web", "web", "api", ""}[w.rand.IntN(4)]
+	service := [...]string{"web", "web", "api", careful, ""}[w.rand.IntN(5)]
 	labels := map[string]string{discovery.TargetsLabel: service}
 	if service == "" {
 		labels = nil // somebody else's application, which takes ports all the same
 	}
-	id := w.engine.Create(enginetest.Spec{Labels: labels, Ports: []string{"8080"}, StopSignal: [...]string{"", "SIGQUIT"}[w.rand.IntN(2)]})
+	id := w.engine.Create(enginetest.Spec{
+		Labels: labels, Ports: []string{"8080"}, StopSignal: [...]string{"", "SIGQUIT"}[w.rand.IntN(2)], Healthcheck: service == careful,
+	})
 	if w.rand.IntN(2) == 0 {
 		w.join(id)
 	}
@@ -151,6 +157,16 @@ func (w *world) do(a action) {
 		w.together(a.what, id)
 	case "cut", "tamper", "straight", "fail inspects", "fail list", "hang inspect", "heal", "up", "restart agent", "withhold", "publish all":
 		w.misbehave(a.what, id)
+	case "drain":
+		w.drain(id)
+	case "drain the host":
+		w.drain("")
+	case "undrain":
+		w.undrain()
+	case "healthy":
+		w.health(id, discovery.HealthHealthy)
+	case "unhealthy":
+		w.health(id, discovery.HealthUnhealthy)
 	case "down", "api down", "reboot", "reboot unannounced":
 		w.happens(func() { w.misbehave(a.what, id) })
 	case "run", "start", "restart", "swap", "flap", "stop", "die", "remove", "pause", "unpause", "disconnect", "connect", "join", "leave":
@@ -161,6 +177,53 @@ func (w *world) do(a action) {
 	default:
 		w.aws(a.what)
 	}
+}
+
+// drain drains a container, or the host.
+func (w *world) drain(id string) {
+	if id == "" && len(w.engine.IDs()) == 0 {
+		return
+	}
+	w.mu.Lock()
+	w.note()
+	delete(w.wanted, id)
+	if id == "" {
+		clear(w.wanted)
+	}
+	w.drained[id] = true
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	// It waits for a publication, which may be long in coming where Docker has not answered yet. The drain holds anyway.
+	_, _ = w.watch.Drain(ctx, discovery.Drain{Container: id, Cause: discovery.CauseOperator, Hold: discovery.HoldKeep})
+}
+
+// undrain ends all drains of the operator's.
+func (w *world) undrain() {
+	w.mu.Lock()
+	drained := slices.Sorted(maps.Keys(w.drained))
+	clear(w.drained)
+	w.mu.Unlock()
+	for _, id := range drained {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_, _ = w.watch.Undrain(ctx, discovery.DrainID(discovery.CauseOperator, id)) // those of removed containers are gone
+		cancel()
+	}
+}
+
+// health has the HEALTHCHECK of a container report something, if it has one.
+func (w *world) health(id string, h discovery.Health) {
+	f, _ := w.engine.Facts(id)
+	if f.Labels[discovery.TargetsLabel] != careful || !alive(f) {
+		return
+	}
+	w.touch(id)
+	if h == discovery.HealthHealthy {
+		w.mu.Lock()
+		w.healthy[keyOf(id, f.StartedAt)] = true
+		w.mu.Unlock()
+	}
+	w.happens(func() { w.engine.SetHealth(id, h) })
 }
 
 // live has something happen to a container that is its own affair.

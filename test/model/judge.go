@@ -42,7 +42,9 @@ func (w *world) truth(outlived time.Duration) map[place]string {
 		f, ok := w.engine.Facts(id)
 		service := f.Labels[discovery.TargetsLabel]
 		since, told := w.leaving[id]
-		if !ok || !alive(f) || len(f.Published) == 0 || told && time.Since(since) < outlived {
+		switch {
+		case !ok || !alive(f) || len(f.Published) == 0 || told && time.Since(since) < outlived,
+			w.drained[""] || w.drained[id], service == careful && !w.healthy[keyOf(id, f.StartedAt)]:
 			continue
 		}
 		out[place{service, f.Published[0].HostPort}] = id
@@ -245,12 +247,22 @@ func (w *world) check() {
 	}
 }
 
-// checkWant looks at one port that is wanted: not of a run that the agent was told is over, or about to be.
+// checkWant looks at one port that is wanted: not of a run that the agent was told is over, or about to be, not of one
+// that was never healthy where it has to be, and not of one that is drained.
 func (w *world) checkWant(x target.Want) {
-	now := time.Now()
-	t, was := w.told[keyOf(x.Run.ID, x.Run.StartedAt)]
+	now, key := time.Now(), keyOf(x.Run.ID, x.Run.StartedAt)
+	t, was := w.told[key]
+	if w.drained[""] || w.drained[x.Run.ID] {
+		w.problem("%s:%d is wanted, and it is drained", x.Run.Name, x.HostPort4)
+	}
+	if x.Group == careful && !w.healthy[key] {
+		w.problem("%s:%d is wanted, and it has not been healthy yet", x.Run.Name, x.HostPort4)
+	}
 	if was && !now.Before(t.from) && (t.to.IsZero() || now.Before(t.to)) {
 		w.problem("%s:%d is wanted, though the agent was told of %s at %s", x.Run.Name, x.HostPort4, t.why, clock(t.from))
+	}
+	if w.withheld[x.Group] {
+		return // the registrar does not know of it
 	}
 	if f, _ := w.engine.Facts(x.Run.ID); f.StartedAt.Equal(x.Run.StartedAt) && w.wanted[x.Run.ID].port != x.HostPort4 {
 		w.wanted[x.Run.ID] = wanted{x.HostPort4, now}
@@ -295,6 +307,10 @@ func (w *world) quiesce() {
 	w.engine.Up()
 	w.straighten()
 	w.sim.ClearFaults()
+	w.undrain()
+	for _, id := range w.engine.IDs() {
+		w.health(id, discovery.HealthHealthy)
+	}
 	w.mu.Lock()
 	w.withhold = ""
 	calm := 45 * time.Minute

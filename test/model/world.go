@@ -35,7 +35,10 @@ const (
 	survive   = 10 * time.Minute
 )
 
-var services = []string{"web", "api"}
+// services have a group each. Who is for the careful one has to be healthy first.
+var services = []string{"web", "api", careful}
+
+const careful = "careful"
 
 // place is a port in the target group of a service.
 type place struct {
@@ -68,6 +71,8 @@ type world struct {
 
 	told      map[runKey]told // runs that the agent was told not to serve
 	asked     map[place]asked // what was published last
+	drained   map[string]bool // containers that the operator has drained; "" is the host
+	healthy   map[runKey]bool // runs whose HEALTHCHECK has passed
 	joined    map[string]bool // containers that have been in a second network
 	withheld  map[string]bool // groups that the registrar has older wants of than the watcher
 	unknown   bool            // a container is there of which nothing is known: what is registered for it stays
@@ -104,6 +109,15 @@ type asked struct {
 	since  time.Time
 }
 
+// historian is an engine that tells its past apart from its stream, as Docker does.
+type historian struct{ *enginetest.Engine }
+
+// Past implements discovery.Historian.
+func (h historian) Past(ctx context.Context, since time.Time) ([]discovery.Event, error) {
+	_, err := h.Ping(ctx)
+	return h.Remembered(since), err
+}
+
 // store keeps drains across restarts of the agent.
 type store struct {
 	mu     sync.Mutex
@@ -128,6 +142,7 @@ func newWorld(seed uint64) *world {
 		engine: enginetest.New(), ledger: registrar.NewMemoryLedger(), drains: &store{}, rand: rand.New(rand.NewPCG(seed, 2)),
 		served: map[place]time.Time{}, wanted: map[string]wanted{}, leaving: map[string]time.Time{}, calm: time.Now(),
 		told: map[runKey]told{}, asked: map[place]asked{}, joined: map[string]bool{}, withheld: map[string]bool{},
+		drained: map[string]bool{}, healthy: map[runKey]bool{},
 	}
 	w.sim = elbsim.New(elbsim.Config{
 		Instance: elbsim.Instance{ID: instance}, OnCall: w.called, RecordLimit: -1, Latency: 30 * time.Millisecond, Seed: seed,
@@ -154,7 +169,7 @@ func (w *world) start() {
 	var rules []discovery.Rule
 	for _, s := range services {
 		groups = append(groups, registrar.Group{Key: s, Name: s})
-		rules = append(rules, discovery.Rule{Group: s})
+		rules = append(rules, discovery.Rule{Group: s, Healthy: s == careful})
 	}
 	api := registrar.NewAPI(aws.Config{
 		Region: w.sim.Region(), HTTPClient: w.sim.HTTPClient(),
@@ -179,7 +194,11 @@ func (w *world) start() {
 			Seq: s.Seq, Generation: s.Generation, Groups: groups, Wants: wants, Allotted: s.Allotted, Unknown: s.Unknown,
 		})
 	}
-	watch, err := discovery.New(w.engine, w.drains, publish, discovery.Options{Rules: rules, Admitted: admitted, BootID: "boot"})
+	var engine discovery.Engine = w.engine
+	if w.rand.IntN(2) == 0 {
+		engine = historian{w.engine}
+	}
+	watch, err := discovery.New(engine, w.drains, publish, discovery.Options{Rules: rules, Admitted: admitted, BootID: "boot"})
 	if err != nil {
 		w.problem("make the watcher: %v", err)
 		return
