@@ -2,7 +2,6 @@ package model
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"berth/internal/elbsim"
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
 )
@@ -279,155 +277,4 @@ func (w *world) join(id string) {
 	w.joined[id] = true
 	w.mu.Unlock()
 	w.engine.Join(id, "second")
-}
-
-func (w *world) misbehave(what, id string) {
-	switch what {
-	case "cut":
-		w.engine.Cut()
-	case "tamper":
-		w.mu.Lock()
-		w.tampered, w.askew = true, time.Now().Add(1000*time.Hour)
-		w.mu.Unlock()
-		w.engine.Tamper(w.tamper)
-	case "straight":
-		w.straighten()
-	case "fail inspects":
-		w.engine.FailInspect("", errors.New("every inspection fails"))
-	case "fail list":
-		w.engine.FailList(errors.New("the list fails"))
-		w.engine.Cut()
-	case "hang inspect":
-		w.engine.HangInspect(id)
-	case "heal":
-		w.engine.Heal()
-	case "api down":
-		w.engine.APIDown()
-		// An engine that shuts down tells everybody to stop, on the stream that is still open.
-		for _, id := range w.engine.IDs()[:len(w.engine.IDs())/2] {
-			w.touch(id)
-			w.engine.Die(id, 0)
-		}
-	case "down":
-		w.engine.Down()
-		w.mu.Lock()
-		w.hearing = laterOf(w.hearing, time.Now().Add(time.Minute)) // and until the next list
-		w.mu.Unlock()
-	case "up":
-		w.engine.Up()
-	case "reboot", "reboot unannounced":
-		w.mu.Lock()
-		for _, id := range w.engine.IDs() {
-			delete(w.wanted, id)
-			delete(w.leaving, id)
-		}
-		w.mu.Unlock()
-		w.engine.Reboot(w.rand, what == "reboot")
-	case "restart agent":
-		w.stop()
-		w.mu.Lock()
-		w.calm, w.hearing = laterOf(w.calm, time.Now()), laterOf(w.hearing, time.Now())
-		w.failed = laterOf(w.failed, time.Now()) // what the one has in doubt, the next has too
-		w.mu.Unlock()
-		w.start()
-	case "withhold", "publish all":
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.withhold = services[w.rand.IntN(len(services))]; what != "withhold" {
-			w.withhold = ""
-		}
-		// What is withheld is not acted upon: nobody may be blamed for what is late.
-		w.askew, w.calm = laterOf(w.askew, time.Now().Add(patience)), time.Now().Add(30*time.Minute)
-		w.hearing = time.Now().Add(time.Minute)
-		if what == "withhold" {
-			w.hearing = time.Now().Add(1000 * time.Hour) // until all is published
-			w.askew = time.Time{}                        // but nothing may be removed because of it
-		}
-	default:
-		w.aws(what)
-	}
-}
-
-func laterOf(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// aws has AWS misbehave, or end it.
-func (w *world) aws(what string) {
-	fault := elbsim.Fault{}
-	switch what {
-	case "aws lost":
-		fault = elbsim.Fault{Kind: elbsim.FaultLost, Action: "*egisterTargets", Share: 0.5}
-	case "aws late":
-		fault = elbsim.Fault{Kind: elbsim.FaultLate, Delay: elbsim.Duration(time.Duration(2+w.rand.IntN(23)) * time.Second), Action: "*egisterTargets", Share: 0.5}
-	case "aws fails":
-		fault = elbsim.Fault{Kind: elbsim.FaultError, Code: "InternalFailure", Share: 0.7}
-	case "aws throttles":
-		fault = elbsim.Fault{Kind: elbsim.FaultError, Code: "Throttling", Share: 0.9}
-	case "aws well":
-		w.sim.ClearFaults()
-	case "by hand":
-		w.mu.Lock()
-		w.byHand = time.Now()
-		w.mu.Unlock()
-		for _, s := range services {
-			for _, x := range w.sim.Registered(s) {
-				if x.ID == instance && x.Port >= ephemeral && w.rand.IntN(2) == 0 {
-					_ = w.sim.Deregister(s, x) // it is there: it was listed
-				}
-			}
-		}
-	}
-	w.mu.Lock()
-	w.calm = laterOf(w.calm, time.Now())
-	w.mu.Unlock()
-	if fault.Kind != "" {
-		w.fault(fault)
-	}
-}
-
-// fault adds a fault to AWS, until it is well again or the fault is used up.
-func (w *world) fault(f elbsim.Fault) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.calm = time.Now().Add(30 * time.Minute) // until it is well, and some time after
-	if _, err := w.sim.AddFault(f); err != nil {
-		w.problem("add a fault: %v", err)
-	}
-}
-
-// tamper loses, repeats and delays events.
-func (w *world) tamper(e discovery.Event) []discovery.Event {
-	switch w.rand.IntN(6) {
-	case 0:
-		return nil
-	case 1:
-		return []discovery.Event{e, e}
-	case 2:
-		w.heldBack = append(w.heldBack, e)
-		return nil
-	case 3:
-		out := append([]discovery.Event{e}, w.heldBack...)
-		w.heldBack = nil
-		return out
-	}
-	return []discovery.Event{e}
-}
-
-// straighten ends tampering: what was held back comes late, and what was lost is found by the next stream.
-func (w *world) straighten() {
-	w.engine.Tamper(nil)
-	for _, e := range w.heldBack {
-		w.engine.Emit(e)
-	}
-	w.heldBack = nil
-	w.engine.Cut()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.tampered {
-		w.tampered, w.askew, w.calm = false, time.Now().Add(patience), time.Now().Add(patience)
-	}
 }

@@ -4,6 +4,7 @@
 //
 //	world.go         the host, its account, and the agent put together
 //	actions.go       what happens, at random
+//	troubles.go      what goes wrong in the engine, the agent and AWS
 //	dangers.go       what is dangerous together and seldom meets
 //	judge.go         what must be true, of every call and at every moment
 //	mutants_test.go  bugs seeded on purpose, which have to be found
