@@ -176,6 +176,7 @@ type schedule struct {
 	fullAt     time.Time
 	factor     int64     // multiplies the time between verifications, 1 to 72
 	eased      time.Time // when factor changed last
+	begun      time.Time
 	verifiedAt time.Time // the last look that succeeded
 	last       time.Time // the last look or write
 	written    time.Time // the last write
@@ -185,7 +186,7 @@ type schedule struct {
 // start begins the schedule. Where the ledger says what is registered, the first look is no hurry: it is spread, so
 // that a fleet that restarts its agents does not look all at once.
 func (s *schedule) start(now time.Time, known bool, fleet time.Duration) {
-	s.factor, s.last, s.spread = 1, now, rand.Float64()
+	s.factor, s.begun, s.last, s.spread = 1, now, now, rand.Float64()
 	if known {
 		s.looked = true
 		s.fullAt = now.Add(rand.N(max(spreadAfterStart, fleet)))
@@ -207,9 +208,12 @@ func (s *schedule) wrote(now time.Time, r *reconciler) {
 	s.last, s.written, s.spread = now, now, rand.Float64()
 	at := now.Add(s.verifyChange(r))
 	// One that is due anyway would come too soon to prove anything about this write: where calls are scarce it is left out.
-	scarce := r.env.pacer.Crowded() && now.Sub(s.verifiedAt) < 4*r.env.fleet()
+	scarce := r.env.pacer.Crowded() && min(now.Sub(s.verifiedAt), now.Sub(s.begun)) < 4*r.env.fleet()
 	if s.verifyAt.IsZero() || s.verifyAt.After(at) || scarce {
 		s.verifyAt = at
+	}
+	if scarce {
+		s.putOff(at)
 	}
 }
 
@@ -239,12 +243,25 @@ func (s *schedule) lookedAt(now time.Time, full bool, r *reconciler) {
 // soon has the next look come as soon as it may.
 func (s *schedule) soon(now time.Time) { s.verifyAt, s.fullAt = now, now }
 
+// putOff has no look before at, unless somebody waits for it.
+func (s *schedule) putOff(at time.Time) {
+	if s.fullAt.Before(at) {
+		s.fullAt = at
+	}
+	if s.verifyAt.Before(at) {
+		s.verifyAt = at
+	}
+}
+
 // missed plans the next look after one that failed.
 func (s *schedule) missed(now time.Time, throttled bool, r *reconciler) {
 	if !s.looked {
 		s.failed = true
 	}
 	s.last, s.spread = now, rand.Float64()
+	if r.env.pacer.Crowded() {
+		s.putOff(now.Add(s.verifyChange(r)))
+	}
 	if throttled {
 		s.factor, s.eased = min(s.factor*2, 72), now
 		if s.looked {

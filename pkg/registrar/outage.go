@@ -18,7 +18,7 @@ type outage struct {
 const (
 	// retryRate is how often a second all hosts together try again, of the 4 writes that the account has: what they have
 	// in hand when the service comes back goes out at this rate, and next to nothing of it is throttled.
-	retryRate = 3.25
+	retryRate = 3.2
 	// outageAfter is how long a row of failures has to last to be an outage: the first retry is quick.
 	outageAfter = time.Second / 2
 	// outageShort is how long an outage has to last for the end of it to bring a crowd.

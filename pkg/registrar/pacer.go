@@ -51,7 +51,7 @@ const lookLag = 24 * time.Hour
 // while the host serves nothing yet, P/15 s and a tenth. The first call of all goes out alone.
 //
 // While no call succeeds at all, attempts after a failure go out one at a time, as far apart as makes all hosts together
-// call 3.25 times a second (J, see retryPace): the service comes back to a crowd that does not trample it. First attempts
+// call 3.2 times a second (J, see retryPace): the service comes back to a crowd that does not trample it. First attempts
 // are not held up. When the service is back, J stays for four calls, and halves with each further one.
 //
 // A Pacer has no goroutine. It is safe for concurrent use. docs/adr/0007 tells where the numbers come from.

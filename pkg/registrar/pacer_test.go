@@ -252,8 +252,8 @@ func TestPacer_outage(t *testing.T) {
 		peers int
 		pace  time.Duration
 	}{
-		"ten":          {10, 3077 * time.Millisecond},
-		"a thousand":   {1000, 307692 * time.Millisecond},
+		"ten":          {10, 3125 * time.Millisecond},
+		"a thousand":   {1000, 312500 * time.Millisecond},
 		"ten thousand": {10000, 6 * time.Minute},
 	}
 	for name, c := range cases {
