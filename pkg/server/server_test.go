@@ -314,7 +314,7 @@ func TestServer_tooManyClients(t *testing.T) {
 	var a agent
 	a.well()
 	lim := defaultLimits()
-	lim.conns, lim.turning, lim.header = 3, 1, time.Hour
+	lim.conns, lim.header = 3, time.Hour
 	s := serving(t, &a, lim)
 	var holders []net.Conn
 	for range lim.conns {
