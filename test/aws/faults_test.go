@@ -227,10 +227,15 @@ func TestFaults(t *testing.T) {
 	ended := time.Now()
 	harness.Eventually(t, recovery, "exact after the last fault", w.exact)
 	first := time.Since(ended)
-	// What is late comes still, and may not be seen before its doubt is over. A short run does not wait for all of that.
-	for time.Since(ended) < min(recovery, 15*time.Second+*faultsFor) {
+	// What is late comes still. A long run waits for all that could; a short one for the last effect, and until that is mended.
+	quiet := late + 2*time.Second
+	if thorough() {
+		quiet = recovery
+	}
+	for time.Since(ended) < quiet {
 		time.Sleep(50 * time.Millisecond)
 	}
+	harness.Eventually(t, max(time.Until(ended.Add(recovery)), time.Second), "exact after the last late effect", w.exact)
 	end()
 	watching.Wait()
 	if err := w.exact(); err != nil {
@@ -277,7 +282,7 @@ func (w *watch) report(t *testing.T, ended time.Time, first time.Duration) {
 		if x.to.After(last) {
 			last = x.to
 		}
-		if gap := w.unexplained(x, calls); gap > patience {
+		if gap := w.unexplained(x, calls); gap > patience() {
 			t.Errorf("%v in %s was wrong (missing: %v) for %v, of which no failed call explains %v:\n%s", x.target, x.group, x.missing,
 				x.to.Sub(x.from).Round(time.Millisecond), gap.Round(time.Millisecond), history(calls, x))
 		}
@@ -294,9 +299,17 @@ func (w *watch) report(t *testing.T, ended time.Time, first time.Duration) {
 	}
 }
 
+// thorough reports whether the run is a long one, which is alone on its machine.
+func thorough() bool { return *faultsFor >= time.Minute }
+
 // patience is what a change may take where no call fails: the engine's own time, an inspection, the host's own rate of a
 // registration a second, on a machine with more to do than it can.
-const patience = 5 * time.Second
+func patience() time.Duration {
+	if thorough() {
+		return 5 * time.Second
+	}
+	return 10 * time.Second
+}
 
 // unexplained returns the longest part of a wrong time that no failed call explains.
 //
