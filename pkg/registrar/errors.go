@@ -136,14 +136,17 @@ func classify(operation, group string, err error) *CallError {
 	switch {
 	case errors.As(err, &op) && op.Op == "dial":
 		ce.Code, ce.Unknown = "Connection", false // nothing was sent
+		ce.Message = op.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		ce.Code = "Timeout"
+		ce.Code, ce.Message = "Timeout", "no answer in time"
 	case errors.Is(err, context.Canceled):
-		ce.Code = "Canceled"
+		ce.Code, ce.Message = "Canceled", "given up"
 	case status >= http.StatusInternalServerError:
-		ce.Code = "ServerError"
-	case status != 0:
-		ce.Code = "BadReply" // a success that could not be read: it took effect, most likely
+		ce.Code, ce.Message = "ServerError", fmt.Sprintf("HTTP %d", status)
+	case status != 0: // a success that could not be read: it took effect, most likely
+		ce.Code, ce.Message = "BadReply", fmt.Sprintf("HTTP %d, but the reply cannot be read", status)
+	case op != nil:
+		ce.Code, ce.Message = "Connection", op.Error()
 	default:
 		ce.Code = "Connection"
 	}

@@ -66,6 +66,10 @@ func TestClassify(t *testing.T) {
 			if !errors.Is(ce, c.err) && !errors.As(c.err, new(*CredentialsError)) {
 				t.Errorf("%v does not wrap %v", ce, c.err)
 			}
+			// What the SDK says of a call that was not answered is a paragraph, most of it about its own layers.
+			if unanswered := ce.Fault == FaultTransient && ce.Code != "InternalFailure" && ce.Code != "Oops"; unanswered && ce.Message == "" {
+				t.Errorf("%q says it all in the SDK's words", ce)
+			}
 			if _, ok := behaviours[ce.Fault]; !ok {
 				t.Errorf("no behaviour for fault %q", ce.Fault)
 			}
