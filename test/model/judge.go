@@ -235,7 +235,8 @@ func (w *world) check() {
 			}
 		}
 	}
-	if w.tampered || !w.watch.Stream().Up || w.watch.Snapshot() == nil { // nothing is published before the first full list
+	// Nothing is published before the first full list, and what nobody has answered for since the agent began is kept.
+	if w.tampered || w.unknown || !w.watch.Stream().Up || w.watch.Snapshot() == nil {
 		w.calm = laterOf(w.calm, now)
 		w.hearing = laterOf(w.hearing, now)
 	}
