@@ -40,6 +40,9 @@ var headStart = [classes]time.Duration{
 // first.
 const lookLag = 24 * time.Hour
 
+// firstAlone is how long the first call of all is alone under way: if it hangs, it is in nobody's way.
+const firstAlone = 500 * time.Millisecond
+
 // Pacer spaces the calls of one host. The rate limits of an account and region are shared by all of its hosts, which
 // cannot see each other: a host that is throttled infers from that, and from the number of its peers, how long to
 // wait so that all of them together use the limit and no more.
@@ -63,9 +66,10 @@ type Pacer struct {
 	timer    *time.Timer
 	asked    uint64
 
-	peers     int  // 0: not known
-	answered  bool // a call has been answered
-	serving   bool // this host has registered what it had to, or had so before
+	peers     int       // 0: not known
+	answered  bool      // a call has been answered
+	firstAt   time.Time // the first call went out
+	serving   bool      // this host has registered what it had to, or had so before
 	draining  bool
 	interval  time.Duration // I; 0: nobody throttles
 	crowded   time.Time     // the last throttled call
@@ -275,6 +279,9 @@ func (p *Pacer) dispatch() {
 		p.buckets[t.class].take(now)
 		t.granted = true
 		p.inFlight++
+		if p.firstAt.IsZero() {
+			p.firstAt = now
+		}
 		if t.again {
 			p.outage.inFlight++
 		}
@@ -295,11 +302,13 @@ func (p *Pacer) dispatch() {
 func (p *Pacer) delay(t *Permit, now time.Time) time.Duration {
 	var d time.Duration
 	switch {
-	case p.interval > 0 || !p.answered:
+	case p.interval > 0:
 		if p.inFlight > 0 {
 			return time.Hour
 		}
 		d = p.next.Sub(now)
+	case !p.answered && p.inFlight > 0 && now.Sub(p.firstAt) < firstAlone:
+		return p.firstAt.Add(firstAlone).Sub(now)
 	default:
 		d = p.buckets[t.class].delay(now)
 	}

@@ -221,7 +221,7 @@ func TestPacer_first(t *testing.T) {
 		p := NewPacer(nil)
 		a, b, c := p.Ask(ClassDescribe, false), p.Ask(ClassDescribe, false), p.Ask(ClassDescribe, false)
 		<-a.Ready()
-		time.Sleep(time.Minute)
+		time.Sleep(firstAlone / 2)
 		if ready(b) || ready(c) {
 			t.Fatal("another call went out before the first was answered")
 		}
@@ -233,6 +233,24 @@ func TestPacer_first(t *testing.T) {
 		b.Done(Accepted)
 		<-c.Ready()
 		c.Done(Accepted)
+	})
+}
+
+// TestPacer_firstHangs: a first call that hangs holds nobody up for long.
+func TestPacer_firstHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		hung, asked := p.Ask(ClassDescribe, false), time.Now()
+		<-hung.Ready()
+		a, b := p.Ask(ClassDescribe, false), p.Ask(ClassRegister, false)
+		<-a.Ready()
+		<-b.Ready()
+		if waited := time.Since(asked); waited > firstAlone {
+			t.Errorf("the others waited %v", waited)
+		}
+		for _, permit := range []*Permit{hung, a, b} {
+			permit.Done(Accepted)
+		}
 	})
 }
 
