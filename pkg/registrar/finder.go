@@ -50,6 +50,10 @@ func (f *finder) run(ctx context.Context) {
 		case <-permit.Ready():
 		}
 		facts, ce := f.env.calls.find(ctx, f.ref)
+		if ctx.Err() != nil && ce != nil && ce.Unknown {
+			permit.Done(Aborted)
+			return
+		}
 		permit.Done(outcome(ce))
 		if ctx.Err() != nil {
 			return

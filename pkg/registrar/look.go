@@ -174,6 +174,7 @@ type schedule struct {
 	failed     bool // the first look was tried in vain: writes do not wait for it any longer
 	verifyAt   time.Time
 	fullAt     time.Time
+	fullBy     time.Time // fullAt is not put off beyond
 	factor     int64     // multiplies the time between verifications, 1 to 72
 	eased      time.Time // when factor changed last
 	begun      time.Time
@@ -187,8 +188,10 @@ type schedule struct {
 // that a fleet that restarts its agents does not look all at once.
 func (s *schedule) start(now time.Time, known bool, fleet time.Duration) {
 	s.factor, s.begun, s.last, s.spread = 1, now, now, rand.Float64()
+	s.fullBy = now.Add(max(spreadAfterStart, fleet+rand.N(fleet/2+1)))
 	if known {
 		s.looked = true
+		s.fullBy = s.fullBy.Add(2 * fleet)
 		s.fullAt = now.Add(rand.N(max(spreadAfterStart, fleet)))
 		s.verifyAt = s.fullAt
 		return
@@ -230,6 +233,7 @@ func (s *schedule) lookedAt(now time.Time, full bool, r *reconciler) {
 	s.looked, s.last, s.verifiedAt, s.spread = true, now, now, rand.Float64()
 	if full {
 		s.fullAt = now.Add(fullEvery*9/10 + rand.N(fullEvery/5))
+		s.fullBy = s.fullAt.Add(2 * r.env.fleet())
 	}
 	if s.factor > 1 && now.Sub(s.eased) > 24*time.Hour {
 		s.factor, s.eased = s.factor/2, now
@@ -243,13 +247,16 @@ func (s *schedule) lookedAt(now time.Time, full bool, r *reconciler) {
 // soon has the next look come as soon as it may.
 func (s *schedule) soon(now time.Time) { s.verifyAt, s.fullAt = now, now }
 
-// putOff has no look before at, unless somebody waits for it.
+// putOff has no look before at, unless somebody waits for it, or a look at the whole group has been put off for long.
 func (s *schedule) putOff(at time.Time) {
-	if s.fullAt.Before(at) {
-		s.fullAt = at
-	}
 	if s.verifyAt.Before(at) {
 		s.verifyAt = at
+	}
+	if at.After(s.fullBy) {
+		at = s.fullBy
+	}
+	if s.fullAt.Before(at) {
+		s.fullAt = at
 	}
 }
 
@@ -283,7 +290,7 @@ func (s *schedule) next(now time.Time, r *reconciler) (at time.Time, full bool) 
 	if len(r.have) == 0 {
 		return at, full
 	}
-	if s.verifyAt.Before(at) {
+	if !s.verifyAt.IsZero() && s.verifyAt.Before(at) {
 		at, full = s.verifyAt, false
 	}
 	if gap := s.follow(now, r); gap > 0 {
@@ -300,12 +307,13 @@ func (s *schedule) next(now time.Time, r *reconciler) (at time.Time, full bool) 
 func (s *schedule) follow(now time.Time, r *reconciler) time.Duration {
 	followed := r.env.followers.any(r.in.keys)
 	var oldest time.Duration
-	moving := false
+	moving, awaiting := false, false
 	for t, state := range r.have {
 		_, wanted := r.want[t]
 		switch {
 		case wanted && (state.Phase == Registered || state.Phase == Intended) && !final(state):
 		case wanted && r.cond.AwaitGone && state.Phase == Removing:
+			awaiting = true // a registration waits for what the look says
 		case followed && state.Phase == Removing:
 		default:
 			continue
@@ -319,7 +327,9 @@ func (s *schedule) follow(now time.Time, r *reconciler) time.Duration {
 		return 2*time.Second + time.Duration(s.spread*float64(3*time.Second))
 	case followed:
 		least = 15 * time.Second
-	case !moving || !r.env.pacer.Idle() || r.env.pacer.Crowded():
+	case awaiting && r.env.pacer.Crowded():
+		least *= 2
+	case !moving || !awaiting && (!r.env.pacer.Idle() || r.env.pacer.Crowded()):
 		return 0
 	}
 	return least + time.Duration(s.spread*float64(least))

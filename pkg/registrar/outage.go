@@ -19,9 +19,10 @@ const (
 	// retryRate is how often a second all hosts together try again, of the 4 writes that the account has: what they have
 	// in hand when the service comes back goes out at this rate, and next to nothing of it is throttled.
 	retryRate = 3.2
-	// outageAfter is how long a row of failures has to last to be an outage: the first retry is quick.
-	outageAfter = time.Second / 2
-	// outageShort is how long an outage has to last for the end of it to bring a crowd.
+	// outageAfter is how long a row of failures has to last to be an outage: the first retries are quick.
+	outageAfter = 2 * time.Second
+	// outageShort is how long an outage has to last for the end of it to bring a crowd: the first success ends a shorter
+	// one.
 	outageShort = 30 * time.Second
 	// outageCalls is how many calls go out at the pace of the outage after it: as many as a host has in hand.
 	outageCalls = 4
@@ -29,41 +30,42 @@ const (
 	outageMost = 6 * time.Minute
 )
 
-// endure keeps account of outages.
-func (p *Pacer) endure(o Outcome, now time.Time) {
+// endure keeps account of outages. again says whether the call was an attempt after a failure: those alone take turns.
+func (p *Pacer) endure(o Outcome, again bool, now time.Time) {
 	out := &p.outage
 	switch o {
 	case Failed, Unknown:
-		if out.failures++; out.failures == 1 {
+		if out.failures++; out.failures == 1 && out.interval == 0 {
 			out.since = now
 		}
-		if out.failures < 2 || now.Sub(out.since) < outageAfter {
+		if out.interval == 0 && (out.failures < 2 || now.Sub(out.since) < outageAfter) {
 			return
 		}
 		out.recovered = 0
-		if pace := p.retryPace(); out.interval < pace { // a place in the row of all hosts, any of them
-			out.interval = pace
-			out.next = now.Add(rand.N(pace + 1))
-			return
+		if pace := p.retryPace(); pace > 0 {
+			p.crowded = now
+			if out.interval < pace { // a place in the row of all hosts, any of them
+				out.interval = pace
+				out.next = now.Add(rand.N(pace + 1))
+				return
+			}
 		}
 	case Accepted:
-		if now.Sub(out.since) < outageShort {
-			out.interval = 0
-		}
+		out.failures = 0
 		if out.recovered++; out.recovered > outageCalls {
 			out.interval /= 2
 		}
-		if out.interval < time.Second {
+		if out.interval < time.Second || now.Sub(out.since) < outageShort {
 			out.interval = 0
 		}
-		out.failures = 0
 	case Throttled: // the service answers; I says when to go on
 		out.failures = 0
 		return
 	default:
 		return
 	}
-	if out.interval > 0 { // the same place, one round later
+	if out.interval > 0 && again { // the same place, one round later
+		p.crowded = now
 		out.next = now.Add(out.interval*19/20 + rand.N(out.interval/10+1))
 	}
 }

@@ -36,8 +36,7 @@ var headStart = [classes]time.Duration{
 	ClassRegister:   30 * time.Second,
 }
 
-// lookLag is how much later a look that has failed counts as having asked: the writes of an outage are caught up with
-// first.
+// lookLag is how much later a look that failed counts as having asked: the writes of an outage are caught up with first.
 const lookLag = 24 * time.Hour
 
 // firstAlone is how long the first call of all is alone under way: if it hangs, it is in nobody's way.
@@ -103,11 +102,18 @@ func (p *Pacer) SetDraining(draining bool) {
 	p.draining = draining
 }
 
-// SetServing says that something of this host is registered already. A host that serves nothing yet waits less.
+// SetServing says that something of this host was registered before. A host that serves nothing yet waits less.
 func (p *Pacer) SetServing() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.serving = true
+}
+
+// Registered says that a registration has succeeded. With it the host serves, unless others still wait for their call.
+func (p *Pacer) Registered() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.serving = p.serving || len(p.waiting) == 0
 }
 
 // Interval returns I: zero while nobody throttles.
@@ -124,12 +130,25 @@ func (p *Pacer) Idle() bool {
 	return p.interval == 0 && len(p.waiting) == 0
 }
 
-// Crowded reports whether many hosts seem to want to call at once: one of this host's calls was throttled, or
-// failed in an outage, within the last P seconds, but at least a minute. What can wait, waits then.
+// Crowded reports whether many hosts seem to want to call at once: one of this host's calls was throttled, or failed in
+// an outage, within the last P seconds, but at least a minute. What can wait, waits then.
 func (p *Pacer) Crowded() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.interval > 0 || p.outage.interval > 0 || !p.crowded.IsZero() && time.Since(p.crowded) < max(time.Minute, time.Duration(p.peers)*time.Second)
+	return !p.crowded.IsZero() && time.Since(p.crowded) < p.lull()
+}
+
+// lull is how long nothing has to happen for what was learned about the crowd to be out of date.
+func (p *Pacer) lull() time.Duration { return max(time.Minute, time.Duration(p.peers)*time.Second) }
+
+// forget drops what was learned so long ago that the next call would be the first of a new row.
+func (p *Pacer) forget(now time.Time) {
+	if p.interval > 0 && now.Sub(p.next) > p.lull() {
+		p.interval = 0
+	}
+	if p.outage.interval > 0 && now.Sub(p.outage.next) > p.lull() {
+		p.outage.interval = 0
+	}
 }
 
 // Permit is the right to make one call. Its owner waits for Ready, and then ends it with Done or Drop, exactly once.
@@ -146,16 +165,23 @@ type Permit struct {
 
 // Ask gets in line for one call. again says that the call is an attempt after a failure.
 func (p *Pacer) Ask(c Class, again bool) *Permit {
+	var lead time.Duration
+	if !again {
+		lead = headStart[c]
+	}
+	return p.ask(c, again, lead)
+}
+
+// AskLast gets in line for a look that has failed before and can wait for all else that does.
+func (p *Pacer) AskLast() *Permit { return p.ask(ClassDescribe, true, -lookLag) }
+
+func (p *Pacer) ask(c Class, again bool, lead time.Duration) *Permit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
+	p.forget(now)
 	p.asked++
-	permit := &Permit{pacer: p, class: c, ready: make(chan struct{}), rank: time.Now(), order: p.asked, again: again}
-	switch {
-	case !again:
-		permit.rank = permit.rank.Add(-headStart[c])
-	case c == ClassDescribe:
-		permit.rank = permit.rank.Add(lookLag)
-	}
+	permit := &Permit{pacer: p, class: c, ready: make(chan struct{}), rank: now.Add(-lead), order: p.asked, again: again}
 	p.waiting = append(p.waiting, permit)
 	p.dispatch()
 	return permit
@@ -207,7 +233,6 @@ func (t *Permit) Done(o Outcome) {
 	t.ended = true
 	p.end(t)
 	p.answered = p.answered || o != Aborted
-	p.serving = p.serving || o == Accepted && t.class != ClassDescribe && len(p.waiting) == 0
 	now := time.Now()
 	before := max(p.interval, p.outage.interval)
 	switch {
@@ -226,8 +251,8 @@ func (t *Permit) Done(o Outcome) {
 		p.interval = min(p.interval, p.limit(now))
 		p.next = now.Add(p.interval*7/10 + rand.N(p.interval*3/10+1))
 	}
-	p.endure(o, now)
-	if o == Throttled || p.outage.interval > 0 {
+	p.endure(o, t.again, now)
+	if o == Throttled {
 		p.crowded = now
 	}
 	if after := max(p.interval, p.outage.interval); after != before && p.onChange != nil {

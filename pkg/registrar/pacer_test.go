@@ -280,7 +280,7 @@ func TestPacer_outage(t *testing.T) {
 				p := NewPacer(nil)
 				p.SetPeers(c.peers)
 				attempt(p, ClassRegister, false, Failed)
-				time.Sleep(time.Second)
+				time.Sleep(outageAfter)
 				if waited := attempt(p, ClassRegister, true, Unknown); waited > 0 {
 					t.Errorf("the first retry waited %v", waited)
 				}
@@ -307,12 +307,9 @@ func TestPacer_outage(t *testing.T) {
 					paced(Accepted)
 				}
 				total := time.Duration(0)
-				for i := 0; p.Crowded(); i++ {
+				for i := 0; p.outage.interval > 0; i++ {
 					if total += attempt(p, ClassDeregister, true, Accepted); i > 30 || total > 2*c.pace {
 						t.Fatalf("still slow after %d more calls and %v", i, total)
-					}
-					if p.outage.interval == 0 {
-						break
 					}
 				}
 				for range 4 {
@@ -331,7 +328,7 @@ func TestPacer_blip(t *testing.T) {
 		p := NewPacer(nil)
 		p.SetPeers(1000)
 		attempt(p, ClassRegister, false, Failed)
-		time.Sleep(time.Second)
+		time.Sleep(outageAfter)
 		attempt(p, ClassRegister, true, Failed)
 		attempt(p, ClassDescribe, false, Accepted)
 		for range 3 {
@@ -363,9 +360,9 @@ func TestPacer_outageOrder(t *testing.T) {
 		p := NewPacer(nil)
 		p.SetPeers(100)
 		attempt(p, ClassRegister, false, Failed)
-		time.Sleep(time.Second)
+		time.Sleep(outageAfter)
 		attempt(p, ClassRegister, true, Failed)
-		look := p.Ask(ClassDescribe, true)
+		look := p.AskLast()
 		time.Sleep(time.Second)
 		write := p.Ask(ClassRegister, true)
 		<-write.Ready()
@@ -375,5 +372,82 @@ func TestPacer_outageOrder(t *testing.T) {
 		write.Done(Accepted)
 		<-look.Ready()
 		look.Done(Accepted)
+	})
+}
+
+// outageOf makes a pacer of a thousand peers whose calls have failed for d.
+func outageOf(d time.Duration) *Pacer {
+	p := NewPacer(nil)
+	p.SetPeers(1000)
+	begun := time.Now()
+	for attempt(p, ClassRegister, false, Failed); time.Since(begun) < d; {
+		time.Sleep(outageAfter)
+		attempt(p, ClassRegister, true, Failed)
+	}
+	return p
+}
+
+// TestPacer_outageTurns: first attempts take nobody's turn, however many there are, and whatever becomes of them.
+func TestPacer_outageTurns(t *testing.T) {
+	for _, o := range []Outcome{Accepted, Failed} {
+		synctest.Test(t, func(t *testing.T) {
+			p := outageOf(10 * time.Minute)
+			retry, asked := p.Ask(ClassDeregister, true), time.Now()
+			for range 20 {
+				time.Sleep(100 * time.Second)
+				attempt(p, ClassRegister, false, o)
+			}
+			if !ready(retry) {
+				t.Errorf("a retry still waits after %v of first attempts with outcome %v", time.Since(asked), o)
+			}
+			<-retry.Ready()
+			retry.Done(Accepted)
+		})
+	}
+}
+
+// TestPacer_outageFlaps: a service that fails once more while it comes back finds the same row of hosts, not a crowd.
+func TestPacer_outageFlaps(t *testing.T) {
+	for name, outcomes := range map[string][]Outcome{
+		"fails once more":      {Accepted, Failed},
+		"accepts, fails, soon": {Accepted, Failed, Accepted},
+		"throttles":            {Throttled, Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := outageOf(10 * time.Minute)
+				for _, o := range outcomes {
+					attempt(p, ClassRegister, true, o)
+				}
+				if waited := attempt(p, ClassRegister, true, Failed); waited < 4*time.Minute {
+					t.Errorf("the next retry waited %v", waited)
+				}
+			})
+		})
+	}
+}
+
+// TestPacer_forgets: what was learned about a crowd is out of date when nothing was called for long.
+func TestPacer_forgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		p.SetPeers(1000)
+		throttle(p)
+		attempt(p, ClassRegister, true, Accepted)
+		if !p.Crowded() || p.Interval() == 0 {
+			t.Fatal("nothing was learned")
+		}
+		time.Sleep(20 * time.Minute)
+		if p.Crowded() {
+			t.Error("crowded for ever")
+		}
+		time.Sleep(24 * time.Hour)
+		throttle(p)
+		for range 5 {
+			attempt(p, ClassRegister, true, Throttled)
+		}
+		if got := p.Interval(); got > 100*time.Second {
+			t.Errorf("a new row is as slow as if it were a day old: %v", got)
+		}
 	})
 }

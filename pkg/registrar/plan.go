@@ -131,7 +131,7 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 	var doubtful []target.Target
 	for _, t := range target.Sorted(have) {
 		switch s := have[t]; {
-		case s.DoubtUntil.IsZero() || s.harmless():
+		case s.DoubtUntil.IsZero() || s.harmless() && (s.Phase == Registered || len(want[t]) == 0):
 		case s.certainFrom().After(now):
 			sooner(s.certainFrom())
 		default:

@@ -87,6 +87,11 @@ func TestPlan(t *testing.T) {
 		"removed, with a removal in doubt that can do no more": {
 			have: map[target.Target]State{tgt(1): State{Phase: Removing}.doubted(ClassDeregister, epoch)},
 		},
+		"draining and wanted again, in a group of type ip, with a removal in doubt": {
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: Removing}.doubted(ClassDeregister, epoch)},
+			cond: Conditions{AwaitGone: true},
+			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
+		},
 		"registered, with a removal in doubt for certain": {
 			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: Registered}.doubted(ClassDeregister, epoch)},
 			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},

@@ -123,7 +123,7 @@ func (r *reconciler) run(ctx context.Context) {
 			r.pause(ctx, step.At)
 			continue
 		}
-		permit := r.env.pacer.Ask(step.Class, r.attempts[step.Class] > 0)
+		permit := r.ask(step.Class)
 		step, ok := r.await(ctx, permit, step)
 		if !ok {
 			permit.Drop()
@@ -167,10 +167,17 @@ func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (S
 		r.publish(planned)
 	}
 	for {
+		urgent, stop := r.urgent(permit.Class())
 		select {
 		case <-ctx.Done():
+			stop()
 			return Step{}, false
+		case <-urgent:
+			if r.next(time.Now()).Class != permit.Class() {
+				return Step{}, false
+			}
 		case <-r.wake:
+			stop()
 			r.take()
 			step := r.next(time.Now())
 			r.publish(step)
@@ -178,11 +185,38 @@ func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (S
 				return Step{}, false
 			}
 		case <-permit.Ready():
+			stop()
 			r.take()
 			step := r.next(time.Now())
 			return step, step.Class == permit.Class()
 		}
 	}
+}
+
+// urgent returns a channel that tells when the first hold of a class more urgent than c ends, nil where there is none:
+// a permit may take longer than that.
+func (r *reconciler) urgent(c Class) (<-chan time.Time, func()) {
+	var at time.Time
+	now := time.Now()
+	for more := ClassDeregister; more < c; more++ {
+		if hold := r.cond.Hold[more]; hold.After(now) && (at.IsZero() || hold.Before(at)) {
+			at = hold
+		}
+	}
+	if at.IsZero() {
+		return nil, func() {}
+	}
+	timer := time.NewTimer(time.Until(at))
+	return timer.C, func() { timer.Stop() }
+}
+
+// ask gets in line for a call. A look that failed comes after all else, unless writes wait for it, too.
+func (r *reconciler) ask(c Class) *Permit {
+	again := r.attempts[c] > 0
+	if c == ClassDescribe && again && (r.schedule.looked || r.schedule.failed) {
+		return r.env.pacer.AskLast()
+	}
+	return r.env.pacer.Ask(c, again)
 }
 
 // unhurried is how long a call is under way before the rest of the work is done: while it goes out, nothing else of
@@ -233,7 +267,7 @@ func (r *reconciler) next(now time.Time) Step {
 	}
 	hold := r.cond.Hold[ClassDescribe]
 	if !r.schedule.looked && !r.schedule.failed && !hold.After(now) {
-		if !r.env.pacer.Crowded() {
+		if r.env.dry || !r.env.pacer.Crowded() {
 			return Step{Class: ClassDescribe}
 		}
 		r.schedule.skip(now, r)

@@ -24,7 +24,9 @@ func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []t
 	r.leaving = nil
 	permit.Done(outcome(ce))
 	now := time.Now()
-	r.schedule.wrote(now, r)
+	if ce == nil || ce.Unknown {
+		r.schedule.wrote(now, r)
+	}
 	r.tried = true
 	if ce != nil {
 		r.failed(ClassDeregister, ce, now)
@@ -88,11 +90,14 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 	r.during(ClassRegister, async(func() { ce = r.env.calls.register(ctx, r.arn, send) }), nil, nil)
 	permit.Done(outcome(ce))
 	now := time.Now()
-	r.schedule.wrote(now, r)
+	if ce == nil || ce.Unknown {
+		r.schedule.wrote(now, r)
+	}
 	r.tried = true
 	switch {
 	case ce == nil:
 		r.succeeded(ClassRegister)
+		r.env.pacer.Registered()
 		r.resize(ClassRegister, len(send), nil, now)
 		r.log.Info("registered", zap.Stringers("targets", send), zap.Stringers("containers", r.runs(send)))
 		r.env.metrics.changed(r.label(), opRegister, len(send))

@@ -1,0 +1,77 @@
+package registrar
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"berth/pkg/target"
+)
+
+// crowdedOf is a reconciler of a host of a thousand in a crowd that does not end.
+func crowdedOf(groups int64) *reconciler {
+	env := &environment{pacer: NewPacer(nil), census: &census{fixed: 1000}, followers: &followers{count: map[string]int{}}}
+	env.census.groups.Store(groups)
+	env.pacer.SetPeers(1000)
+	return &reconciler{env: env, in: &input{keys: []string{"web"}}, have: map[target.Target]State{}, want: target.Set{}}
+}
+
+// TestSchedule_fullLookComes: writes in a crowd put the first look at a whole group off, but not for ever.
+func TestSchedule_fullLookComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := crowdedOf(10)
+		s, begun := &r.schedule, time.Now()
+		s.start(begun, false, r.env.fleet())
+		throttle(r.env.pacer)
+		s.skip(begun, r)
+		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: Registered, Health: "healthy"}
+		for {
+			time.Sleep(r.env.fleet() / 10)
+			now := time.Now()
+			throttle(r.env.pacer)
+			s.wrote(now, r)
+			at, full := s.next(now, r)
+			if full && !at.After(now) {
+				break
+			}
+			if !at.After(now) {
+				s.lookedAt(now, false, r)
+			}
+			if waited := now.Sub(begun); waited > 2*r.env.fleet() {
+				t.Fatalf("no look at the whole group after %v", waited)
+			}
+		}
+	})
+}
+
+// TestSchedule_awaitsGone: a registration that waits for a draining to be over has its look also in a crowd.
+func TestSchedule_awaitsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := crowdedOf(10)
+		x := target.Target{ID: "10.0.0.1", Port: 1}
+		r.have[x], r.cond.AwaitGone = State{Phase: Removing}, true
+		r.want.Add(x, target.Want{})
+		throttle(r.env.pacer)
+		now := time.Now()
+		r.schedule.start(now, true, r.env.fleet())
+		r.schedule.wrote(now, r)
+		if at, _ := r.schedule.next(now, r); at.Sub(now) > 2*time.Minute {
+			t.Errorf("the look that the registration waits for is %v away", at.Sub(now))
+		}
+	})
+}
+
+// TestSchedule_ledgerAlone: a host that only looks and knows its group from the ledger has a time for its first look.
+func TestSchedule_ledgerAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := crowdedOf(1)
+		throttle(r.env.pacer)
+		now := time.Now()
+		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: Registered, Health: "healthy"}
+		r.schedule.start(now, false, r.env.fleet())
+		r.schedule.skip(now, r)
+		if at, full := r.schedule.next(now, r); at.IsZero() || !full {
+			t.Errorf("next look: %v, full %v", at, full)
+		}
+	})
+}
