@@ -2,7 +2,6 @@ package rig
 
 import (
 	"bytes"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -27,27 +26,11 @@ var listening = regexp.MustCompile(`"listener":"--listen","address":"([^"]+)"`)
 // Metrics returns what the agent's /metrics answers.
 func (a *Agent) Metrics(t testing.TB) string {
 	t.Helper()
-	at := listening.FindStringSubmatch(a.Log())
-	if at == nil {
-		t.Fatal("berth's log does not say where its metrics are")
+	status, body := a.Get(t, "/metrics")
+	if status != http.StatusOK {
+		t.Fatalf("/metrics answers %d: %s", status, body)
 	}
-	ctx, cancel := within(t, harness.Patience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at[1]+"/metrics", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(body)
+	return body
 }
 
 // Running is a berth command under way.
