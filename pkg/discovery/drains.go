@@ -90,7 +90,8 @@ func (s *state) stopSignal(l *life, at time.Time) {
 		if len(l.admitted) > 0 {
 			level = zap.InfoLevel
 		}
-		s.w.log.Log(level, "container was told to stop", about(l)...)
+		fields := about(l)
+		s.later(func() { s.w.log.Log(level, "container was told to stop", fields...) })
 	case !at.After(old.Since):
 		return
 	}

@@ -38,8 +38,10 @@ type state struct {
 	next     time.Time // when the last resolution changes by itself
 	seq      uint64
 	last     *Snapshot
-	stepEnd  []func(seq uint64) // answered after this turn
-	onceSeen []func(seq uint64) // answered after the first publication
+	// afterwards is what is done when this turn has published.
+	afterwards []func()
+	stepEnd    []func(seq uint64) // answered after this turn
+	onceSeen   []func(seq uint64) // answered after the first publication
 }
 
 func newState(w *Watcher) *state {
@@ -132,11 +134,18 @@ func (s *state) step() {
 		s.resolve(now)
 	}
 	s.handOver()
+	for _, f := range s.afterwards {
+		f()
+	}
+	s.afterwards = nil
 	replyTo(&s.stepEnd, max(1, s.seq))
 	if s.seq > 0 {
 		replyTo(&s.onceSeen, s.seq)
 	}
 }
+
+// later has f called when this turn has published: what a stop signal takes out goes out before anybody is told.
+func (s *state) later(f func()) { s.afterwards = append(s.afterwards, f) }
 
 func replyTo(waiting *[]func(uint64), seq uint64) {
 	for _, reply := range *waiting {

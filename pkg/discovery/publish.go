@@ -72,8 +72,8 @@ func (s *state) resolve(now time.Time) {
 	}
 	s.last = snap
 	s.w.latest.Store(snap)
+	s.w.publish(snap) // first of all: somebody's traffic depends on it
 	s.w.metrics.published(snap, running)
-	s.w.publish(snap)
 }
 
 // withUnknown says of the containers that nobody has answered for that this is so.

@@ -3,6 +3,7 @@ package registrar
 import (
 	"context"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -44,6 +45,7 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 		}
 		r.reconcilers[groupARN].set(&in)
 	}
+	runtime.Gosched() // they go first
 	r.post(unfound, d.Seq)
 }
 

@@ -3,6 +3,7 @@ package registrar
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -253,6 +254,7 @@ func async(f func()) <-chan struct{} {
 		defer close(done)
 		f()
 	}()
+	runtime.Gosched() // f first: what the caller does meanwhile can wait
 	return done
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -104,6 +105,7 @@ func New(connect Connect, ledger *Ledger, o Options) *Registrar {
 func (r *Registrar) Apply(d Desired) {
 	r.desired.Store(&d)
 	r.again()
+	runtime.Gosched() // the caller's own work can wait: this is on its way to the load balancer
 }
 
 // Identify says what was learned about this host after connect: its VPC, its IPv6 address. Another instance id, region
