@@ -26,8 +26,8 @@ const (
 	outageShort = 30 * time.Second
 	// outageCalls is how many calls go out at the pace of the outage after it: as many as a host has in hand.
 	outageCalls = 4
-	// outageMost bounds J: of 10,000 hosts, 28 a second try.
-	outageMost = 6 * time.Minute
+	// outageMost bounds J: of 10,000 hosts, 21 a second try.
+	outageMost = 8 * time.Minute
 )
 
 // endure keeps account of outages. again says whether the call was an attempt after a failure: those alone take turns.

@@ -272,7 +272,7 @@ func TestPacer_outage(t *testing.T) {
 	}{
 		"ten":          {10, 3125 * time.Millisecond},
 		"a thousand":   {1000, 312500 * time.Millisecond},
-		"ten thousand": {10000, 6 * time.Minute},
+		"ten thousand": {10000, 8 * time.Minute},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
