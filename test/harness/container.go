@@ -89,9 +89,20 @@ func (e *Engine) RunAll(t testing.TB, specs ...Spec) []*Container {
 		})
 	}
 	EachOf(t, made, func(ctx context.Context, c *Container) error {
-		return e.Client.ContainerStart(ctx, c.ID, container.StartOptions{})
+		return e.start(ctx, c.ID)
 	})
 	return made
+}
+
+// start starts a container. Two engines on one machine do not know of each other's ports: where one has allotted what the
+// other holds, the next attempt gets another port.
+func (e *Engine) start(ctx context.Context, id string) error {
+	for attempt := 1; ; attempt++ {
+		err := e.Client.ContainerStart(ctx, id, container.StartOptions{})
+		if err == nil || attempt == 10 || !strings.Contains(err.Error(), "address already in use") {
+			return err
+		}
+	}
 }
 
 // CreateNetwork makes a bridge network and returns its name. It is removed when the test ends: make it before the
@@ -222,7 +233,7 @@ func (c *Container) check(t testing.TB, operation string, err error) {
 // Start starts it.
 func (c *Container) Start(t testing.TB) {
 	t.Helper()
-	c.check(t, "start", c.engine.Client.ContainerStart(t.Context(), c.ID, container.StartOptions{}))
+	c.check(t, "start", c.engine.start(t.Context(), c.ID))
 }
 
 // Stop is `docker stop`: it returns when the container is dead.
