@@ -71,15 +71,16 @@ type Pacer struct {
 	serving   bool      // this host has registered what it had to, or had so before
 	draining  bool
 	interval  time.Duration // I; 0: nobody throttles
-	crowded   time.Time     // the last throttled call
+	crowded   time.Time     // the last call that was throttled, or failed in an outage
 	throttled time.Time     // the first of the present row of throttled calls
 	next      time.Time     // the earliest time of the next call while I > 0
 	outage    outage
 	onChange  func(interval time.Duration)
+	told      time.Duration // what onChange was last told
 }
 
-// NewPacer returns a pacer that has not been throttled. onChange, if not nil, is called with each new interval, under
-// the pacer's lock: it must not call back.
+// NewPacer returns a pacer that has not been throttled. onChange, if not nil, is called with each new interval, the
+// longer one of I and J, under the pacer's lock: it must not call back.
 func NewPacer(onChange func(interval time.Duration)) *Pacer {
 	p := &Pacer{onChange: onChange}
 	for c := range p.buckets {
@@ -120,6 +121,7 @@ func (p *Pacer) Registered() {
 func (p *Pacer) Interval() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.forget(time.Now())
 	return p.interval
 }
 
@@ -127,6 +129,7 @@ func (p *Pacer) Interval() time.Duration {
 func (p *Pacer) Idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.forget(time.Now())
 	return p.interval == 0 && len(p.waiting) == 0
 }
 
@@ -148,6 +151,15 @@ func (p *Pacer) forget(now time.Time) {
 	}
 	if p.outage.interval > 0 && now.Sub(p.outage.next) > p.lull() {
 		p.outage.interval = 0
+	}
+	p.report()
+}
+
+// report tells onChange when the interval has changed. The caller holds the lock.
+func (p *Pacer) report() {
+	if interval := max(p.interval, p.outage.interval); interval != p.told && p.onChange != nil {
+		p.told = interval
+		p.onChange(interval)
 	}
 }
 
@@ -234,7 +246,6 @@ func (t *Permit) Done(o Outcome) {
 	p.end(t)
 	p.answered = p.answered || o != Aborted
 	now := time.Now()
-	before := max(p.interval, p.outage.interval)
 	switch {
 	case o == Throttled && p.interval == 0:
 		p.throttled = now
@@ -255,9 +266,7 @@ func (t *Permit) Done(o Outcome) {
 	if o == Throttled {
 		p.crowded = now
 	}
-	if after := max(p.interval, p.outage.interval); after != before && p.onChange != nil {
-		p.onChange(after)
-	}
+	p.report()
 	p.dispatch()
 }
 
@@ -288,9 +297,9 @@ func (p *Pacer) limit(now time.Time) time.Duration {
 // dispatch grants what may be granted now, and sets the timer for what may be later. The caller holds the lock.
 func (p *Pacer) dispatch() {
 	now := time.Now()
-	wait := time.Hour
+	var wait time.Duration
 	for {
-		wait = time.Hour
+		wait = untilDone
 		i := p.first(func(t *Permit) bool {
 			d := p.delay(t, now)
 			wait = min(wait, d)
@@ -322,14 +331,16 @@ func (p *Pacer) dispatch() {
 	}
 }
 
-// delay is how long a permit still has to wait; 0 or less: it may go. Where it waits for another one to end, that one's
-// end dispatches again.
+// untilDone stands for as long as another call takes: its end dispatches again.
+const untilDone = time.Hour
+
+// delay is how long a permit still has to wait; 0 or less: it may go.
 func (p *Pacer) delay(t *Permit, now time.Time) time.Duration {
 	var d time.Duration
 	switch {
 	case p.interval > 0:
 		if p.inFlight > 0 {
-			return time.Hour
+			return untilDone
 		}
 		d = p.next.Sub(now)
 	case !p.answered && p.inFlight > 0 && now.Sub(p.firstAt) < firstAlone:
@@ -339,7 +350,7 @@ func (p *Pacer) delay(t *Permit, now time.Time) time.Duration {
 	}
 	if t.again && p.outage.interval > 0 {
 		if p.outage.inFlight > 0 {
-			return time.Hour
+			return untilDone
 		}
 		d = max(d, p.outage.next.Sub(now))
 	}

@@ -430,14 +430,18 @@ func TestPacer_outageFlaps(t *testing.T) {
 // TestPacer_forgets: what was learned about a crowd is out of date when nothing was called for long.
 func TestPacer_forgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := NewPacer(nil)
+		var told time.Duration
+		p := NewPacer(func(d time.Duration) { told = d })
 		p.SetPeers(1000)
 		throttle(p)
 		attempt(p, ClassRegister, true, Accepted)
-		if !p.Crowded() || p.Interval() == 0 {
-			t.Fatal("nothing was learned")
+		if !p.Crowded() || p.Interval() == 0 || told != p.Interval() {
+			t.Fatalf("nothing was learned: interval %v, told %v", p.Interval(), told)
 		}
 		time.Sleep(20 * time.Minute)
+		if got := p.Interval(); got != 0 || told != 0 {
+			t.Errorf("after a lull the interval is %v, and %v was told", got, told)
+		}
 		if p.Crowded() {
 			t.Error("crowded for ever")
 		}
