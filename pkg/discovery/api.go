@@ -79,8 +79,8 @@ type looked struct {
 // Look inspects a container now and returns its present run, and the Seq of the first snapshot that holds what the
 // inspection said. ref is whatever Docker takes: a name, an id or the beginning of one.
 //
-// The error wraps ErrNotFound where there is no such container, and ErrAmbiguous where there are several. Where Docker does not answer it wraps ErrNotAnswered,
-// and the run is from memory, if ref is in it.
+// The error wraps ErrNotFound where there is no such container, and ErrAmbiguous where there are several. Where Docker
+// does not answer it wraps ErrNotAnswered, and the run is from memory, if ref is in it.
 func (w *Watcher) Look(ctx context.Context, ref string) (target.Run, uint64, error) {
 	if !w.Stream().Up {
 		return w.remember(ctx, ref, errors.New(w.Stream().Err))

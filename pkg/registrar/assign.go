@@ -3,7 +3,6 @@ package registrar
 import (
 	"context"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -45,7 +44,6 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 		}
 		r.reconcilers[groupARN].set(&in)
 	}
-	runtime.Gosched() // they go first
 	r.post(unfound, d.Seq)
 }
 

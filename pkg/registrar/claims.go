@@ -54,9 +54,7 @@ func (r *reconciler) adjust(in *input) {
 			claims = append(claims, r.entry(t, phase, run))
 		}
 	}
-	if len(claims) > 0 {
-		r.env.ledger.Record(claims)
-	}
+	r.env.ledger.Record(claims)
 	for t, seen := range r.unclaimed {
 		if _, wanted := r.want[t]; !wanted && r.ours(t) {
 			delete(r.unclaimed, t)

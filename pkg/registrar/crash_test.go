@@ -242,13 +242,13 @@ func (p crashProcess) live(w *crashWorld, rng *rand.Rand) (killed string, err er
 // run runs the registrar until it is killed.
 func (p crashProcess) run(w *crashWorld, life *instants, ledger *Ledger) {
 	client := &http.Client{Transport: &wire{instants: life, sim: w.sim.TransportFor(crashInstance), late: p.late, calls: &w.orphans}}
-	reg := New(func(ctx context.Context) (API, Self, error) {
-		return NewAPI(aws.Config{
-			Region: "eu-central-1", HTTPClient: client, Credentials: awscreds.NewStaticCredentialsProvider("AKIDTEST", "secret", ""),
-		}), Self{
-			InstanceID: crashInstance, Region: "eu-central-1", Account: "123456789012", Address4: netip.MustParseAddr("10.0.0.10"),
-		}, ctx.Err()
-	}, ledger, Options{BootID: "boot-1", WriteTimeout: writeTimeout})
+	self := Self{
+		InstanceID: crashInstance, Region: "eu-central-1", Account: "123456789012", Address4: netip.MustParseAddr("10.0.0.10"),
+	}
+	api := NewAPI(aws.Config{
+		Region: self.Region, HTTPClient: client, Credentials: awscreds.NewStaticCredentialsProvider("AKIDTEST", "secret", ""),
+	})
+	reg := New(func(ctx context.Context) (API, Self, error) { return api, self, ctx.Err() }, ledger, Options{BootID: "boot-1", WriteTimeout: writeTimeout})
 	ctx, stop := context.WithCancel(context.Background())
 	ended := async(func() { _ = reg.Run(ctx) }) // connect gives no error
 	begun := time.Now()

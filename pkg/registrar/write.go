@@ -22,15 +22,8 @@ func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []t
 		r.env.ledger.Note(r.arn, targets, Intended)
 	}, nil)
 	r.leaving = nil
-	permit.Done(outcome(ce))
-	now := time.Now()
-	if ce == nil || ce.Unknown {
-		r.schedule.wrote(now, r)
-	}
-	r.tried = true
+	now := r.wrote(ClassDeregister, permit, len(targets), ce)
 	if ce != nil {
-		r.failed(ClassDeregister, ce, now)
-		r.resize(ClassDeregister, len(targets), ce, now)
 		if ce.Unknown {
 			// They may be gone or not. Should one be wanted again, it is registered again.
 			r.update(targets, func(s *State) {
@@ -42,8 +35,6 @@ func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []t
 		r.env.ledger.Note(r.arn, r.certain(targets...), Registered)
 		return
 	}
-	r.succeeded(ClassDeregister)
-	r.resize(ClassDeregister, len(targets), nil, now)
 	if t := r.trouble[ClassRegister]; t != nil && t.Fault == FaultFull {
 		r.cond.Hold[ClassRegister] = time.Time{} // there is room again
 	}
@@ -88,32 +79,40 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 	}
 	var ce *CallError
 	r.during(ClassRegister, async(func() { ce = r.env.calls.register(ctx, r.arn, send) }), nil, nil)
-	permit.Done(outcome(ce))
-	now := time.Now()
-	if ce == nil || ce.Unknown {
-		r.schedule.wrote(now, r)
-	}
-	r.tried = true
+	now := r.wrote(ClassRegister, permit, len(send), ce)
 	switch {
 	case ce == nil:
-		r.succeeded(ClassRegister)
 		r.env.pacer.Registered()
-		r.resize(ClassRegister, len(send), nil, now)
 		r.log.Info("registered", zap.Stringers("targets", send), zap.Stringers("containers", r.runs(send)))
 		r.env.metrics.changed(r.label(), opRegister, len(send))
 		r.update(send, func(s *State) { s.Phase, s.Since, s.WrittenAt = Registered, now, now })
 		r.env.ledger.Note(r.arn, r.certain(send...), Registered)
 	case ce.Unknown:
-		r.failed(ClassRegister, ce, now)
 		r.update(send, func(s *State) {
 			*s = s.doubted(ClassRegister, now.Add(doubt))
 			s.WrittenAt = now
 		})
 	default:
-		r.failed(ClassRegister, ce, now)
-		r.resize(ClassRegister, len(send), ce, now)
 		r.unintend(send)
 	}
+}
+
+// wrote ends a write of n targets: the permit, the looks that it asks for, and what it says about the class. It returns
+// the time of the reply.
+func (r *reconciler) wrote(c Class, permit *Permit, n int, ce *CallError) time.Time {
+	permit.Done(outcome(ce))
+	now := time.Now()
+	r.tried = true
+	if ce == nil || ce.Unknown {
+		r.schedule.wrote(now, r)
+	}
+	if ce == nil {
+		r.succeeded(c)
+	} else {
+		r.failed(c, ce, now)
+	}
+	r.resize(c, n, ce, now)
+	return now
 }
 
 // unintend takes back intents whose registration was not sent, or was refused for certain, unless an earlier one is
