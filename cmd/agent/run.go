@@ -272,9 +272,9 @@ func lasting(since time.Time) string {
 }
 
 // publish takes what the watcher wants straight to the registrar: no hop in between, and it never blocks. Wants and
-// groups are of one generation of the configuration.
+// groups are of one generation of the configuration. Everybody else hears of it when it is on its way.
 func (a *agent) publish(s *discovery.Snapshot) {
-	a.seen.Set(s)
+	defer a.seen.Set(s)
 	now := a.settings.Load().of(s.Generation)
 	if now == nil {
 		return

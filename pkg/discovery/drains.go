@@ -85,13 +85,14 @@ func (s *state) stopSignal(l *life, at time.Time) {
 	old, ok := s.drains[d.ID]
 	switch {
 	case !ok || !old.StartedAt.Equal(d.StartedAt):
-		s.w.metrics.stopSignals.Inc()
 		level := zap.DebugLevel // other people's containers are none of our news
 		if len(l.admitted) > 0 {
 			level = zap.InfoLevel
 		}
-		fields := about(l)
-		s.later(func() { s.w.log.Log(level, "container was told to stop", fields...) })
+		s.later(func() {
+			s.w.metrics.stopSignals.Inc()
+			s.w.log.Log(level, "container was told to stop", about(l)...)
+		})
 	case !at.After(old.Since):
 		return
 	}

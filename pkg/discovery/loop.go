@@ -144,7 +144,8 @@ func (s *state) step() {
 	}
 }
 
-// later has f called when this turn has published: what a stop signal takes out goes out before anybody is told.
+// later has f called when this turn has published: what a stop signal takes out goes out before anybody is told, or
+// anything counted.
 func (s *state) later(f func()) { s.afterwards = append(s.afterwards, f) }
 
 func replyTo(waiting *[]func(uint64), seq uint64) {
@@ -276,8 +277,10 @@ func (s *state) hear(e Event) {
 			s.pastUntil = most
 		}
 	}
-	s.w.metrics.heard(e.Action)
-	s.w.metrics.lastEvent.SetToCurrentTime()
+	s.later(func() {
+		s.w.metrics.heard(e.Action)
+		s.w.metrics.lastEvent.SetToCurrentTime()
+	})
 	if e.Time.IsZero() {
 		e.Time = s.now()
 	}
