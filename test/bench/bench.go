@@ -33,8 +33,8 @@ type bench struct {
 	clock  clock
 	sim    *elbsim.Sim
 	elb    *elbsim.Server
-	dir    string // of all that is written
-	floor  chan error
+	dir    string             // of all that is written
+	floor  chan error         // how it ended; closed then
 	stop   context.CancelFunc // of the floor
 	sides  []*side            // the floor, and one for each program
 	agents []*agent
@@ -43,6 +43,7 @@ type bench struct {
 
 // prepare starts the load balancer, the floor and the programs, and makes a container for each.
 func (b *bench) prepare(ctx context.Context) error {
+	begun := time.Now()
 	docker, err := harness.Connect(ctx, harness.DockerSocket)
 	if err != nil {
 		return fmt.Errorf("%w (make bench starts an engine where it can)", err)
@@ -72,10 +73,10 @@ func (b *bench) prepare(ctx context.Context) error {
 		}
 	}
 	floorCtx, stop := context.WithCancel(ctx)
-	b.floor, b.stop = make(chan error, 1), stop
-	go func() {
-		b.floor <- floor(floorCtx, docker.Client, b.elb.URL(), b.sides[0].arn, instance, floorLabel)
-	}()
+	b.stop = stop
+	if err := b.startFloor(floorCtx, begun); err != nil {
+		return err
+	}
 	for _, s := range b.sides[1:] {
 		a, err := startAgent(ctx, s, b.dir, b.elb.Env())
 		if a != nil {
@@ -188,8 +189,10 @@ func load() float64 {
 // cleanUp ends and removes all that this run made. If it failed, the programs' last words come first.
 func (b *bench) cleanUp(ctx context.Context, failed bool) error {
 	var errs []error
-	if b.stop != nil {
+	if b.floor != nil {
 		b.stop()
+		for range b.floor { // until it has ended, which it was told to
+		}
 	}
 	for _, a := range b.agents {
 		errs = append(errs, a.end(ctx))

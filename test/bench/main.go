@@ -1,6 +1,7 @@
 // Bench measures how long Berth takes from an event of Docker's to its call of the load balancer, beside a floor: the
-// least that any agent has to do (floor.go). Both run at the same time on one real engine, each on a container of its
-// own, one after the other, so that the machine treats them alike. elbsim plays the load balancer.
+// least that any agent has to do (floor.go). Each is a process of its own; both run at the same time on one real engine,
+// each on a container of its own, one after the other, so that the machine treats them alike. elbsim plays the load
+// balancer.
 //
 // `make bench` builds what it needs and runs it; docs/performance.md has results.
 package main
@@ -38,6 +39,9 @@ type options struct {
 }
 
 func run(ctx context.Context, args []string) (err error) {
+	if len(args) > 0 && args[0] == "floor" {
+		return runFloor(ctx, args[1:])
+	}
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.Func("berth", "the agent's `program`, bin/berth by default; give it twice to compare two builds", func(path string) error {
