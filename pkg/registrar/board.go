@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -40,45 +39,11 @@ func (e *environment) peers() int {
 	return e.census.peers()
 }
 
-func (e *environment) sawPeers(groupARN string, n int) {
-	e.pacer.SetPeers(e.census.saw(groupARN, n))
-}
-
-// census counts who shares the account's rate limits, as far as one host can tell: the most distinct ids seen in one
-// group.
-type census struct {
-	fixed  int // from the configuration; 0: count
-	mu     sync.Mutex
-	seen   map[string]int // by group ARN
-	groups atomic.Int64
-}
-
-func (c *census) saw(groupARN string, n int) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.seen == nil {
-		c.seen = map[string]int{}
-	}
-	c.seen[groupARN] = n
-	return c.peers()
-}
-
-// peers is called with mu held.
-func (c *census) peers() int {
-	if c.fixed > 0 {
-		return c.fixed
-	}
-	most := 0
-	for _, n := range c.seen {
-		most = max(most, n)
-	}
-	return most
-}
-
-func (c *census) fleet() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return time.Duration(c.peers()) * time.Duration(c.groups.Load()) * time.Second
+// sawPeers takes in whose targets a look at a whole group has shown; this host's own id is among them or not.
+func (e *environment) sawPeers(groupARN string, ids map[string]bool, own string) {
+	peers, place := e.census.saw(groupARN, ids, own)
+	e.pacer.SetPeers(peers)
+	e.pacer.setPlace(place)
 }
 
 // followers counts who waits for news of which group, by key.

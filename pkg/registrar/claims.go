@@ -110,15 +110,21 @@ func (r *reconciler) ours(t target.Target) bool {
 }
 
 // mine reports whether a target is this host's at all. Nothing else is ever considered.
-func (r *reconciler) mine(t target.Target) bool {
-	if r.in.facts.TargetType == "ip" {
-		address := r.in.self.Address4
-		if r.in.facts.IPAddressType == "ipv6" {
-			address = r.in.self.Address6
-		}
-		return address.IsValid() && t.ID == address.String()
+func (r *reconciler) mine(t target.Target) bool { return t.ID != "" && t.ID == r.ownID() }
+
+// ownID is the id of this host's targets in the group; empty where it can have none.
+func (r *reconciler) ownID() string {
+	if r.in.facts.TargetType != "ip" {
+		return r.in.self.InstanceID
 	}
-	return t.ID != "" && t.ID == r.in.self.InstanceID
+	address := r.in.self.Address4
+	if r.in.facts.IPAddressType == "ipv6" {
+		address = r.in.self.Address6
+	}
+	if !address.IsValid() {
+		return ""
+	}
+	return address.String()
 }
 
 // adopt makes a registration that was found ours.

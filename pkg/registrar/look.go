@@ -54,7 +54,7 @@ func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.
 // survey goes through a look at the whole group: it counts the peers, adopts what is wanted and already there, takes
 // what is stale by proof, and keeps the rest of this host's targets as unclaimed.
 func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
-	peers := map[string]bool{r.in.self.InstanceID: true}
+	peers := map[string]bool{}
 	r.unclaimed = map[target.Target]sighting{}
 	for t, s := range seen {
 		if s.absent() {
@@ -77,7 +77,7 @@ func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
 			r.unclaimed[t] = s
 		}
 	}
-	r.env.sawPeers(r.arn, len(peers))
+	r.env.sawPeers(r.arn, peers, r.ownID())
 }
 
 // observation is when a look was begun and answered. What it proves depends on the first.

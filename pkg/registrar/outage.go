@@ -13,6 +13,7 @@ type outage struct {
 	next      time.Time     // the earliest time of the next attempt after a failure while J > 0
 	inFlight  int           // attempts after a failure
 	recovered int           // calls accepted since
+	place     place         // this host's part of each round of J
 }
 
 const (
@@ -46,7 +47,7 @@ func (p *Pacer) endure(o Outcome, again bool, now time.Time) {
 			p.crowded = now
 			if out.interval < pace { // a place in the row of all hosts, any of them
 				out.interval = pace
-				out.next = now.Add(rand.N(pace + 1))
+				out.next = out.place.in(pace, now)
 				return
 			}
 		}
@@ -64,10 +65,22 @@ func (p *Pacer) endure(o Outcome, again bool, now time.Time) {
 	default:
 		return
 	}
-	if out.interval > 0 && again { // the same place, one round later
+	if out.interval > 0 && again && !now.Before(out.next) { // it had its turn: the same place, one round later
 		p.crowded = now
-		out.next = now.Add(out.interval*19/20 + rand.N(out.interval/10+1))
+		out.next = out.turnAfter(now)
 	}
+}
+
+// turnAfter returns the next turn of a host that has just had one: the next round's, and never one gone by.
+func (o *outage) turnAfter(now time.Time) time.Time {
+	if o.place.width == 0 {
+		return now.Add(o.interval*19/20 + rand.N(o.interval/10+1))
+	}
+	from := o.next.Add(o.interval / 2)
+	if from.Before(now) {
+		from = now
+	}
+	return o.place.in(o.interval, from)
 }
 
 // retryPace is the longest J: the time in which every peer may try once.

@@ -53,8 +53,9 @@ const firstAlone = 500 * time.Millisecond
 // while the host serves nothing yet, P/15 s and a tenth. The first call of all goes out alone.
 //
 // While no call succeeds at all, attempts after a failure go out one at a time, as far apart as makes all hosts together
-// call 3.2 times a second (J, see retryPace): the service comes back to a crowd that does not trample it. First attempts
-// are not held up. When the service is back, J stays for four calls, and halves with each further one.
+// call 3.2 times a second (J, see retryPace): the service comes back to a crowd that does not trample it. Each host has its
+// place in a round of J, which it knows from the ids in its largest group. First attempts are not held up. When the
+// service is back, J stays for four calls, and halves with each further one.
 //
 // A Pacer has no goroutine. It is safe for concurrent use. docs/adr/0007 tells where the numbers come from.
 type Pacer struct {
@@ -94,6 +95,13 @@ func (p *Pacer) SetPeers(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.peers = max(n, 0)
+}
+
+// setPlace tells which part of each round of all peers' attempts in an outage is this host's.
+func (p *Pacer) setPlace(at place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.outage.place = at
 }
 
 // SetDraining tells whether the host drains, when waiting long is worse than asking again.

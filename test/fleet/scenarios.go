@@ -36,9 +36,9 @@ func (s Size) result(name string) *Result {
 // most is how long a scenario of so many writes may take before it is given up.
 func most(writes int) time.Duration { return 20*least(writes, 0) + time.Hour }
 
-// calm lets the hosts run on for a while: the looks after their start come as often as all later ones, once a second.
+// calm lets the hosts run on until each has looked at each of its groups: that takes them a second a look, all together.
 func (a *Account) calm() {
-	time.Sleep(10 * time.Minute)
+	time.Sleep(max(10*time.Minute, time.Duration(len(a.hosts)*len(services))*time.Second*11/10))
 	a.tally.begin()
 }
 

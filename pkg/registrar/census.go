@@ -1,0 +1,102 @@
+package registrar
+
+import (
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// census counts who shares the account's rate limits, as far as one host can tell: the most distinct ids seen in one
+// group. It also tells where this host stands among them, in an order that all of them see alike.
+type census struct {
+	fixed  int // from the configuration; 0: count
+	mu     sync.Mutex
+	seen   map[string]groupCensus // by group ARN
+	groups atomic.Int64
+}
+
+// groupCensus is what one look at a whole group has counted.
+type groupCensus struct {
+	peers  int // this host included
+	before int // of them, by their ids
+}
+
+// place is the part of each round of calls that is one host's: from at, for width, both in parts of the round. The zero
+// place is none in particular.
+type place struct{ at, width float64 }
+
+// in returns a moment of the round that begins now: within the place, or any where it is none. The rounds that places
+// are parts of begin when the wall clock is a multiple of their length: on all hosts alike.
+func (p place) in(round time.Duration, now time.Time) time.Time {
+	if p.width == 0 {
+		return now.Add(rand.N(round + 1))
+	}
+	at := time.Duration((p.at + p.width*rand.Float64()) * float64(round))
+	ahead := (at - time.Duration(now.UnixNano()%int64(round))) % round
+	if ahead < 0 {
+		ahead += round
+	}
+	return now.Add(ahead)
+}
+
+// saw takes in the ids of a group and returns the number of peers, and this host's place among those of the largest
+// group.
+func (c *census) saw(groupARN string, ids map[string]bool, own string) (int, place) {
+	g := groupCensus{peers: 1}
+	for id := range ids {
+		if id != own {
+			g.peers++
+		}
+		if id < own {
+			g.before++
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen == nil {
+		c.seen = map[string]groupCensus{}
+	}
+	c.seen[groupARN] = g
+	return c.peers(), c.place()
+}
+
+// peers is called with mu held.
+func (c *census) peers() int {
+	if c.fixed > 0 {
+		return c.fixed
+	}
+	most := 0
+	for _, g := range c.seen {
+		most = max(most, g.peers)
+	}
+	return most
+}
+
+// place is called with mu held. The hosts of a group are spaced evenly; where its first one stands goes by its ARN, so
+// that the rows of several groups do not coincide.
+func (c *census) place() place {
+	largest := ""
+	for groupARN, g := range c.seen {
+		if most := c.seen[largest].peers; g.peers > most || g.peers == most && groupARN < largest {
+			largest = groupARN
+		}
+	}
+	g := c.seen[largest]
+	if g.peers < 2 {
+		return place{}
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(largest)) // never fails
+	width := 1 / float64(g.peers)
+	_, at := math.Modf(float64(h.Sum32())/(1<<32) + float64(g.before)*width)
+	return place{at: at, width: width}
+}
+
+func (c *census) fleet() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Duration(c.peers()) * time.Duration(c.groups.Load()) * time.Second
+}
