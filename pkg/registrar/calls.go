@@ -56,7 +56,7 @@ func (c *caller) do(ctx context.Context, operation, group string, f func(context
 			api.refresh()
 		}
 		c.onCredentials(ce)
-	case ce == nil || !ce.Unknown && ce.Code != "Connection":
+	case ce == nil || !ce.Unknown && ce.Code != codeConnection:
 		c.onCredentials(nil)
 	}
 	return ce

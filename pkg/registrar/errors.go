@@ -83,6 +83,13 @@ func (e *CredentialsError) Error() string { return "get AWS credentials: " + e.E
 // Unwrap returns the cause.
 func (e *CredentialsError) Unwrap() error { return e.Err }
 
+// The codes of calls that were not answered, in place of AWS's.
+const (
+	codeTimeout    = "Timeout"
+	codeConnection = "Connection"
+	codeCanceled   = "Canceled"
+)
+
 // CallError is the failure of one call: what was asked, what it was answered, and whether it may have taken effect
 // all the same.
 type CallError struct {
@@ -135,20 +142,20 @@ func classify(operation, group string, err error) *CallError {
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.As(err, &op) && op.Op == "dial":
-		ce.Code, ce.Unknown = "Connection", false // nothing was sent
+		ce.Code, ce.Unknown = codeConnection, false // nothing was sent
 		ce.Message = op.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		ce.Code, ce.Message = "Timeout", "no answer in time"
+		ce.Code, ce.Message = codeTimeout, "no answer in time"
 	case errors.Is(err, context.Canceled):
-		ce.Code, ce.Message = "Canceled", "given up"
+		ce.Code, ce.Message = codeCanceled, "given up"
 	case status >= http.StatusInternalServerError:
 		ce.Code, ce.Message = "ServerError", fmt.Sprintf("HTTP %d", status)
 	case status != 0: // a success that could not be read: it took effect, most likely
 		ce.Code, ce.Message = "BadReply", fmt.Sprintf("HTTP %d, but the reply cannot be read", status)
 	case op != nil:
-		ce.Code, ce.Message = "Connection", op.Error()
+		ce.Code, ce.Message = codeConnection, op.Error()
 	default:
-		ce.Code = "Connection"
+		ce.Code = codeConnection
 	}
 	return ce
 }

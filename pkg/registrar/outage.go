@@ -27,6 +27,9 @@ const (
 	outageShort = 30 * time.Second
 	// outageCalls is how many calls go out at the pace of the outage after it: as many as a host has in hand.
 	outageCalls = 4
+	// outageGrowth bounds J while calls are not answered at all, as a multiple of the time since the first: that may be
+	// this host's own trouble, and over in a moment.
+	outageGrowth = 20
 	// outageMost bounds J: of 10,000 hosts, 21 a second try.
 	outageMost = 8 * time.Minute
 )
@@ -35,7 +38,7 @@ const (
 func (p *Pacer) endure(o Outcome, again bool, now time.Time) {
 	out := &p.outage
 	switch o {
-	case Failed, Unknown:
+	case Failed, Unanswered:
 		if out.failures++; out.failures == 1 && out.interval == 0 {
 			out.since = now
 		}
@@ -43,7 +46,11 @@ func (p *Pacer) endure(o Outcome, again bool, now time.Time) {
 			return
 		}
 		out.recovered = 0
-		if pace := p.retryPace(); pace > 0 {
+		pace := p.retryPace()
+		if o == Unanswered {
+			pace = min(pace, outageGrowth*now.Sub(out.since))
+		}
+		if pace >= time.Second {
 			p.crowded = now
 			if out.interval < pace { // a place in the row of all hosts, any of them
 				out.interval = pace
@@ -83,11 +90,7 @@ func (o *outage) turnAfter(now time.Time) time.Time {
 	return o.place.in(o.interval, from)
 }
 
-// retryPace is the longest J: the time in which every peer may try once.
+// retryPace is the longest J: the time in which every peer may try once. Less than a second is no pace.
 func (p *Pacer) retryPace() time.Duration {
-	pace := min(time.Duration(float64(p.peers)/retryRate*float64(time.Second)), outageMost)
-	if pace < time.Second {
-		return 0
-	}
-	return pace
+	return min(time.Duration(float64(p.peers)/retryRate*float64(time.Second)), outageMost)
 }

@@ -11,11 +11,11 @@ type Outcome uint8
 
 // The outcomes.
 const (
-	Accepted  Outcome = iota // answered by the service, with success or with an error that is no rate limit
-	Throttled                // refused by a rate limit
-	Failed                   // not answered, and certainly without effect
-	Unknown                  // not answered; it may have taken effect
-	Aborted                  // given up by the caller: it says nothing
+	Accepted   Outcome = iota // answered by the service, with success or with an error that is no rate limit
+	Throttled                 // refused by a rate limit
+	Failed                    // answered by a service in trouble
+	Unanswered                // not answered: the service, or the way to it, or this host's own network
+	Aborted                   // given up by the caller: it says nothing
 )
 
 // rates is how often this host calls by itself, before anybody throttles it: burst at once, then one per interval.

@@ -68,7 +68,7 @@ func TestPacer_priority(t *testing.T) {
 					t.Errorf("%s was granted before the %s had ended", later.name, o.name)
 				}
 			}
-			o.permit.Done(Unknown)
+			o.permit.Done(Unanswered)
 		}
 	})
 }
@@ -90,7 +90,7 @@ func TestPacer_priorityStarvesNobody(t *testing.T) {
 				look.Done(Accepted)
 				return
 			case <-remove.Ready():
-				remove.Done(Unknown)
+				remove.Done(Unanswered)
 			}
 		}
 		t.Error("600 removals went before one look")
@@ -281,10 +281,10 @@ func TestPacer_outage(t *testing.T) {
 				p.SetPeers(c.peers)
 				attempt(p, ClassRegister, false, Failed)
 				time.Sleep(outageAfter)
-				if waited := attempt(p, ClassRegister, true, Unknown); waited > 0 {
+				if waited := attempt(p, ClassRegister, true, Failed); waited > 0 {
 					t.Errorf("the first retry waited %v", waited)
 				}
-				if waited := attempt(p, ClassRegister, true, Unknown); waited > c.pace+time.Second {
+				if waited := attempt(p, ClassRegister, true, Failed); waited > c.pace+time.Second {
 					t.Errorf("the place in the row is %v away; want at most %v", waited, c.pace)
 				}
 				paced := func(o Outcome) {
@@ -320,6 +320,39 @@ func TestPacer_outage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPacer_outageUnanswered: what is not answered may be this host's own network: nobody waits longer than some times as
+// long as that has lasted, and in the end as long as after an answer.
+func TestPacer_outageUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		p.SetPeers(1000)
+		begun := time.Now()
+		attempt(p, ClassRegister, false, Unanswered)
+		time.Sleep(outageAfter)
+		attempt(p, ClassRegister, true, Unanswered)
+		for p.outage.interval < p.retryPace() {
+			age := time.Since(begun)
+			if waited := attempt(p, ClassDeregister, true, Unanswered); waited > outageGrowth*age {
+				t.Fatalf("after %v without an answer a retry waited %v", age, waited)
+			}
+			if age > p.retryPace() {
+				t.Fatalf("after %v the interval is %v", age, p.outage.interval)
+			}
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		p.SetPeers(1000)
+		attempt(p, ClassRegister, false, Unanswered)
+		time.Sleep(outageAfter)
+		attempt(p, ClassRegister, true, Unanswered)
+		attempt(p, ClassRegister, true, Failed)
+		if got := p.outage.interval; got != p.retryPace() {
+			t.Errorf("the service has said that it is in trouble, and the interval is %v; want %v", got, p.retryPace())
+		}
+	})
 }
 
 // TestPacer_blip: what fails for a few seconds brings no crowd: the first success ends the slow-down.

@@ -85,9 +85,9 @@ func outcome(ce *CallError) Outcome {
 		return Accepted
 	case ce.Fault == FaultThrottled:
 		return Throttled
-	case ce.Unknown:
-		return Unknown
-	case ce.Fault == FaultTransient:
+	case ce.Code == codeTimeout || ce.Code == codeConnection || ce.Code == codeCanceled:
+		return Unanswered
+	case ce.Unknown || ce.Fault == FaultTransient:
 		return Failed
 	case ce.Code == "Credentials":
 		return Aborted // no call was made

@@ -57,7 +57,7 @@ func TestFleet(t *testing.T) {
 	for _, known := range []bool{true, false} {
 		s := Size{Hosts: *hosts, Known: known}
 		for name, scenario := range map[string]func(Size) (*Result, error){
-			"deploy": Deploy, "cold": ColdStart, "outage": Outage, "steady": Steady,
+			"deploy": Deploy, "cold": ColdStart, "outage": Outage, "silence": Silence, "steady": Steady,
 		} {
 			if !wanted(name) {
 				continue

@@ -88,7 +88,16 @@ func ColdStart(s Size) (*Result, error) {
 
 // Outage has every call fail for ten minutes, while every host replaces its containers. What counts is the time after.
 func Outage(s Size) (*Result, error) {
-	r := s.result("outage")
+	return outage(s, "outage", elbsim.Fault{Kind: elbsim.FaultError, Code: "ServiceUnavailable", Status: 503})
+}
+
+// Silence is an outage in which nobody answers.
+func Silence(s Size) (*Result, error) {
+	return outage(s, "silence", elbsim.Fault{Kind: elbsim.FaultReset})
+}
+
+func outage(s Size, name string, fault elbsim.Fault) (*Result, error) {
+	r := s.result(name)
 	a, err := NewAccount(s.Hosts, true, s.peers())
 	if err != nil {
 		return nil, err
@@ -96,7 +105,7 @@ func Outage(s Size) (*Result, error) {
 	defer a.Stop()
 	a.Start(before)
 	a.calm()
-	if _, err := a.sim.AddFault(elbsim.Fault{Kind: elbsim.FaultError, Code: "ServiceUnavailable", Status: 503}); err != nil {
+	if _, err := a.sim.AddFault(fault); err != nil {
 		return nil, err
 	}
 	for _, h := range a.hosts {
