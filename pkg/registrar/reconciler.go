@@ -86,9 +86,13 @@ func newReconciler(groupARN string, env *environment, entries []Entry) *reconcil
 			// if not, it goes.
 			s.Phase = Intended
 		}
-		if e.Phase == Intended || e.Phase == Removing {
-			// The write that the entry stands for may still be under way.
-			s.DoubtUntil = time.Now().Add(doubt)
+		switch now := time.Now(); {
+		case e.Phase == Removing && e.Removed.Before(now) && !e.Removed.IsZero():
+			// What was sent before the removal was accepted may still be under way.
+			s.DoubtUntil = e.Removed.Add(doubt)
+		case e.Phase == Intended || e.Phase == Removing:
+			// So may the write that the entry stands for.
+			s.DoubtUntil = now.Add(doubt)
 		}
 		r.have[e.Target] = s
 	}
