@@ -68,7 +68,7 @@ func removeAll(ctx context.Context, calls *caller, o Options, ledger *Ledger, gr
 		}
 		attempts++
 		err = ce
-		b := behaviours[ce.Fault]
+		b := ce.behaviour()
 		if b.person && ce.Fault != FaultCredentials {
 			return removed, fmt.Errorf("deregister %d targets: %w", len(targets), ce)
 		}

@@ -52,7 +52,7 @@ func (c *caller) do(ctx context.Context, operation, group string, f func(context
 	c.metrics.call(operation, ce, time.Since(begun))
 	switch {
 	case ce != nil && ce.Fault == FaultCredentials:
-		if api, ok := c.api.(interface{ refresh() }); ok && ce.Code != "Credentials" {
+		if api, ok := c.api.(interface{ refresh() }); ok && ce.Code != codeCredentials {
 			api.refresh()
 		}
 		c.onCredentials(ce)

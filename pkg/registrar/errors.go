@@ -88,6 +88,8 @@ const (
 	codeTimeout    = "Timeout"
 	codeConnection = "Connection"
 	codeCanceled   = "Canceled"
+	// codeCredentials: there were none to sign a call with, so that none was made.
+	codeCredentials = "Credentials"
 )
 
 // CallError is the failure of one call: what was asked, what it was answered, and whether it may have taken effect
@@ -121,7 +123,7 @@ func classify(operation, group string, err error) *CallError {
 	ce := &CallError{Operation: operation, Group: group, Err: err}
 	var noCreds *CredentialsError
 	if errors.As(err, &noCreds) {
-		ce.Fault, ce.Code, ce.Message = FaultCredentials, "Credentials", noCreds.Err.Error()
+		ce.Fault, ce.Code, ce.Message = FaultCredentials, codeCredentials, noCreds.Err.Error()
 		return ce
 	}
 	status := 0
@@ -194,6 +196,14 @@ const (
 	perPeer    = 3 * time.Second
 	sharedMost = verifyMost
 )
+
+// behaviour returns what follows from the error. Credentials that AWS refuses cost a call each time, those that are not
+// there cost none.
+func (e *CallError) behaviour() behaviour {
+	b := behaviours[e.Fault]
+	b.shared = b.shared || e.Fault == FaultCredentials && e.Code != codeCredentials
+	return b
+}
 
 // longest is the longest hold with this many peers.
 func (b behaviour) longest(peers int) time.Duration {

@@ -133,6 +133,10 @@ func TestBehaviour_delay(t *testing.T) {
 				lasted += got
 			}
 		}
+		refused := (&CallError{Fault: fault, Code: "Refused"}).behaviour()
+		if refused.shared != b.person {
+			t.Errorf("%s, refused by AWS, grows with the peers: %v; want %v", fault, refused.shared, b.person)
+		}
 		if want := b.person && fault != FaultCredentials; b.shared != want {
 			t.Errorf("%s grows with the peers: %v; want %v", fault, b.shared, want)
 		}

@@ -14,7 +14,7 @@ import (
 // failed records a failed call: what it means for the group, and from when on the class may try again.
 func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
 	r.attempts[c]++
-	b := behaviours[ce.Fault]
+	b := ce.behaviour()
 	r.cond.Hold[c] = now.Add(b.delay(r.attempts[c], now.Sub(r.env.started), r.env.peers()))
 	if ce.Fault == FaultGone {
 		if r.goneSince.IsZero() {
@@ -89,7 +89,7 @@ func outcome(ce *CallError) Outcome {
 		return Unanswered
 	case ce.Unknown || ce.Fault == FaultTransient:
 		return Failed
-	case ce.Code == "Credentials":
+	case ce.Code == codeCredentials:
 		return Aborted // no call was made
 	}
 	return Accepted
