@@ -155,14 +155,12 @@ func (a *agent) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
 	}
 }
 
-// allGroupsTried reports whether every group of the configuration has been looked at. A group that has just been found is
-// on the board twice for a moment: as one that is still looked for, too.
+// allGroupsTried reports whether every group of the configuration has been looked at.
 func allGroupsTried(groups []config.Group, s *registrar.Snapshot) bool {
 	tried := map[string]bool{}
 	for _, g := range s.Groups {
 		for _, key := range g.Keys {
-			before, seen := tried[key]
-			tried[key] = g.Tried && g.Seq > 0 && (before || !seen)
+			tried[key] = g.Tried && g.Seq > 0
 		}
 	}
 	for _, g := range groups {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 
 	"berth/pkg/target"
 )
@@ -44,7 +43,7 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 		}
 		r.reconcilers[groupARN].set(&in)
 	}
-	r.post(unfound, d.Seq)
+	r.post(d)
 }
 
 // mayBe reports whether one of the groups that were not found yet may be this one.
@@ -82,26 +81,16 @@ func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []Group)
 	return true
 }
 
-// post puts the groups that were not found on the board.
-func (r *Registrar) post(unfound []Group, seq uint64) {
-	statuses := map[string]GroupStatus{}
-	for _, g := range unfound {
+// post puts on the board what there is to say of each group of the configuration until its reconciler speaks for it.
+func (r *Registrar) post(d *Desired) {
+	sought := make(map[string]GroupStatus, len(d.Groups))
+	for _, g := range d.Groups {
 		s := GroupStatus{ARN: g.ARN, Name: g.Name, Keys: []string{g.Key}, State: StateWaiting}
 		if f, ok := r.missing[g.reference().key()]; ok {
 			s.State, s.Err, s.Change = behaviours[f.err.Fault].state, f.err.Error(), advice(f.err, g.reference(), GroupFacts{})
-			s.Seq, s.Tried, s.RetryAt = seq, true, f.retry
+			s.Seq, s.Tried, s.RetryAt = d.Seq, true, f.retry
 		}
-		statuses["key:"+g.Key] = s
+		sought[g.Key] = s
 	}
-	b := r.env.board
-	b.edit(func() {
-		for id := range b.statuses {
-			if _, still := statuses[id]; !still && strings.HasPrefix(id, "key:") {
-				delete(b.statuses, id)
-			}
-		}
-		for id, s := range statuses {
-			b.statuses[id] = s
-		}
-	})
+	r.env.board.edit(func() { r.env.board.sought = sought })
 }

@@ -96,12 +96,14 @@ func (f *followers) running(r *reconciler, yes bool) {
 	}
 }
 
-// board is where the state of all groups is put up. Writers put one group's status each; readers get an immutable
-// Snapshot of all and a channel that closes when there is a newer one.
+// board is where the state of all groups is put up. Reconcilers put one group's status each, the supervisor what there is
+// to say of a group that no reconciler has spoken of yet; readers get an immutable Snapshot of all and a channel that
+// closes when there is a newer one.
 type board struct {
-	mu       sync.Mutex // guards all below
-	statuses map[string]GroupStatus
-	head     Snapshot // without groups
+	mu       sync.Mutex             // guards all below
+	statuses map[string]GroupStatus // by ARN
+	sought   map[string]GroupStatus // by key, of all groups in the configuration
+	head     Snapshot               // without groups
 	current  *Snapshot
 	changed  chan struct{}
 }
@@ -124,7 +126,19 @@ func (b *board) snapshot() (*Snapshot, <-chan struct{}) {
 func (b *board) build() *Snapshot {
 	s := b.head
 	s.At = time.Now()
-	s.Groups = slices.SortedFunc(maps.Values(b.statuses), func(x, y GroupStatus) int {
+	s.Groups = slices.Collect(maps.Values(b.statuses))
+	served := map[string]bool{}
+	for _, g := range s.Groups {
+		for _, key := range g.Keys {
+			served[key] = true
+		}
+	}
+	for key, g := range b.sought {
+		if !served[key] {
+			s.Groups = append(s.Groups, g)
+		}
+	}
+	slices.SortFunc(s.Groups, func(x, y GroupStatus) int {
 		return cmp.Or(cmp.Compare(firstKey(x.Keys), firstKey(y.Keys)), cmp.Compare(x.ARN, y.ARN))
 	})
 	return &s
