@@ -86,13 +86,9 @@ func newReconciler(groupARN string, env *environment, entries []Entry) *reconcil
 			// if not, it goes.
 			s.Phase = Intended
 		}
-		switch now := time.Now(); {
-		case e.Phase == Removing && e.Removed.Before(now) && !e.Removed.IsZero():
-			// What was sent before the removal was accepted may still be under way.
-			s.DoubtUntil = e.Removed.Add(doubt)
-		case e.Phase == Intended || e.Phase == Removing:
-			// So may the write that the entry stands for.
-			s.DoubtUntil = now.Add(doubt)
+		if e.Phase == Intended || e.Phase == Removing {
+			// The write that the entry stands for may still be under way.
+			s.DoubtUntil = time.Now().Add(doubt)
 		}
 		r.have[e.Target] = s
 	}

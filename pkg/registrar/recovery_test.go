@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"berth/internal/elbsim"
 	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
@@ -34,28 +33,4 @@ func TestRegistrar_removedAtBoot(t *testing.T) {
 			t.Errorf("the ledger holds %d entries; want those of what is registered", n)
 		}
 	}, web())
-}
-
-// What had been removed for half a minute when the agent was restarted is in doubt no longer: whoever waits for a drain
-// waits for the next look, not for another half a minute.
-func TestRegistrar_restartedAfterRemoval(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		w.start()
-		w.want("web", 1)
-		w.after(5 * time.Second)
-		w.want("web")
-		w.after(29 * time.Second)
-		w.registered("web")
-		w.stop()
-		if n := len(w.ledger.Entries()); n != 1 {
-			t.Fatalf("the ledger holds %d entries before the restart; want the one that no look has confirmed", n)
-		}
-		w.start()
-		w.want("web")
-		defer w.reg.Follow([]string{"web"})()
-		w.after(10 * time.Second)
-		if n := len(w.ledger.Entries()); n != 0 {
-			t.Errorf("the ledger still holds %d entries: %+v", n, w.group("web").Targets)
-		}
-	}, elbsim.Group{Name: "web", DeregistrationDelay: time.Second})
 }
