@@ -395,6 +395,7 @@ func TestPacer_outageOrder(t *testing.T) {
 		attempt(p, ClassRegister, false, Failed)
 		time.Sleep(outageAfter)
 		attempt(p, ClassRegister, true, Failed)
+		p.outage.next = time.Now().Add(10 * time.Second) // the host's turn: both have asked by then
 		look := p.AskLast()
 		time.Sleep(time.Second)
 		write := p.Ask(ClassRegister, true)
