@@ -120,7 +120,7 @@ type crashWorld struct {
 	ever    map[string]map[uint16]bool // what was ever wanted, by group
 	orphans sync.WaitGroup             // calls that have outlived their process
 	checked uint64                     // calls of the record that were looked at
-	ended   time.Time                  // of the last process
+	ended   []time.Time                // of each process
 }
 
 const (
@@ -271,7 +271,7 @@ func (p crashProcess) run(w *crashWorld, life *instants, ledger *Ledger) {
 	}
 	sleep(p.length)
 	life.kill()
-	w.ended = time.Now()
+	w.ended = append(w.ended, time.Now())
 	stop()
 	<-ended
 }
@@ -383,13 +383,17 @@ func (w *crashWorld) recovers(want crashWant, unsound bool) error {
 	return errors.Join(errors.Join(errs...), violated, w.held(want))
 }
 
-// unheard are the targets of removals that were in flight when the last process ended, or had just been answered. No
-// removal waits for the disk: the ledger may know nothing of them. Should such a target be wanted again at once, only
-// the first look finds it missing.
+// unheard are the targets of removals that were in flight when a process ended, or had just been answered. No removal
+// waits for the disk: the ledger may know nothing of them. Should such a target be wanted again at once, only the first
+// look finds it missing, and the processes since may have ended before theirs.
 func (w *crashWorld) unheard() []string {
 	var out []string
 	for _, c := range w.sim.CallsOf(opDeregister) {
-		if w.ended.Sub(c.Time) > writeTimeout+ledgerLinger {
+		inFlight := func(end time.Time) bool {
+			ago := end.Sub(c.Time)
+			return ago >= -doubt && ago <= writeTimeout+ledgerLinger // a call may arrive after its process has ended
+		}
+		if !slices.ContainsFunc(w.ended, inFlight) {
 			continue
 		}
 		for _, t := range c.Targets {
