@@ -26,6 +26,7 @@ type environment struct {
 	board     *board
 	followers *followers
 	census    *census
+	mended    *mended               // the credentials are good again
 	gone      func(groupARN string) // a call said that the group does not exist. Never blocks
 }
 
@@ -41,9 +42,10 @@ func (e *environment) peers() int {
 
 // sawPeers takes in whose targets a look at a whole group has shown; this host's own id is among them or not.
 func (e *environment) sawPeers(groupARN string, ids map[string]bool, own string) {
-	peers, place := e.census.saw(groupARN, ids, own)
-	e.pacer.SetPeers(peers)
-	e.pacer.setPlace(place)
+	e.census.saw(groupARN, ids, own, func(peers int, at place) {
+		e.pacer.SetPeers(peers)
+		e.pacer.setPlace(at)
+	})
 }
 
 // followers counts who waits for news of which group, by key.
@@ -70,6 +72,37 @@ func (f *followers) add(keys []string, n int) {
 	for r := range f.pokes {
 		r.poke()
 	}
+}
+
+// poke has all reconcilers look at what is new.
+func (f *followers) poke() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for r := range f.pokes {
+		r.poke()
+	}
+}
+
+// mended counts how often something has been mended, and tells who waits for it.
+type mended struct {
+	mu    sync.Mutex
+	times int
+	c     chan struct{}
+}
+
+func (m *mended) now() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.times++
+	close(m.c)
+	m.c = make(chan struct{})
+}
+
+// seen returns how often it has been mended, and a channel that closes when it is once more.
+func (m *mended) seen() (times int, next <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.times, m.c
 }
 
 // each calls do for the running reconcilers that key names, and reports whether there was one.

@@ -22,6 +22,7 @@ type census struct {
 type groupCensus struct {
 	peers  int // this host included
 	before int // of them, by their ids
+	member bool
 }
 
 // place is the part of each round of calls that is one host's: from at, for width, both in parts of the round. The zero
@@ -42,10 +43,10 @@ func (p place) in(round time.Duration, now time.Time) time.Time {
 	return now.Add(ahead)
 }
 
-// saw takes in the ids of a group and returns the number of peers, and this host's place among those of the largest
-// group.
-func (c *census) saw(groupARN string, ids map[string]bool, own string) (int, place) {
-	g := groupCensus{peers: 1}
+// saw takes in the ids of a group and tells the number of peers, and this host's place among those of the largest group
+// that it is in.
+func (c *census) saw(groupARN string, ids map[string]bool, own string, tell func(peers int, at place)) {
+	g := groupCensus{peers: 1, member: ids[own]}
 	for id := range ids {
 		if id != own {
 			g.peers++
@@ -60,7 +61,7 @@ func (c *census) saw(groupARN string, ids map[string]bool, own string) (int, pla
 		c.seen = map[string]groupCensus{}
 	}
 	c.seen[groupARN] = g
-	return c.peers(), c.place()
+	tell(c.peers(), c.place())
 }
 
 // peers is called with mu held.
@@ -76,11 +77,13 @@ func (c *census) peers() int {
 }
 
 // place is called with mu held. The hosts of a group are spaced evenly; where its first one stands goes by its ARN, so
-// that the rows of several groups do not coincide.
+// that the rows of several groups do not coincide. A host that is in none yet has no place: all those between two that
+// are would have the same.
 func (c *census) place() place {
 	largest := ""
 	for groupARN, g := range c.seen {
-		if most := c.seen[largest].peers; g.peers > most || g.peers == most && groupARN < largest {
+		most := c.seen[largest].peers
+		if g.member && (g.peers > most || g.peers == most && groupARN < largest) {
 			largest = groupARN
 		}
 	}

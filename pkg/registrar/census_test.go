@@ -18,13 +18,19 @@ func idsOf(n int) map[string]bool {
 	return ids
 }
 
+// sees has c take in a group and returns what it tells.
+func sees(c *census, groupARN string, ids map[string]bool, own string) (peers int, at place) {
+	c.saw(groupARN, ids, own, func(n int, p place) { peers, at = n, p })
+	return peers, at
+}
+
 // TestCensus_place: the hosts of a group share a round among them, each seeing the same, without gaps.
 func TestCensus_place(t *testing.T) {
 	const n = 100
 	var begins []float64
 	for id := range idsOf(n) {
 		c := &census{}
-		peers, at := c.saw("arn:web", idsOf(n), id)
+		peers, at := sees(c, "arn:web", idsOf(n), id)
 		if peers != n || at.width != 1.0/n || at.at < 0 || at.at >= 1 {
 			t.Fatalf("%s: %d peers, place %+v; want %d and a hundredth", id, peers, at, n)
 		}
@@ -41,17 +47,20 @@ func TestCensus_place(t *testing.T) {
 // TestCensus_largest: the place is that of the largest group, whatever is looked at last; alone there is none.
 func TestCensus_largest(t *testing.T) {
 	c := &census{fixed: 1000}
-	if peers, at := c.saw("arn:alone", idsOf(1), "i-000"); peers != 1000 || at != (place{}) {
+	if peers, at := sees(c, "arn:alone", idsOf(1), "i-000"); peers != 1000 || at != (place{}) {
 		t.Errorf("alone: %d peers, place %+v; want the configured 1000 and no place", peers, at)
 	}
-	_, large := c.saw("arn:web", idsOf(50), "i-000")
-	_, after := c.saw("arn:api", idsOf(20), "i-000")
+	_, large := sees(c, "arn:web", idsOf(50), "i-000")
+	_, after := sees(c, "arn:api", idsOf(20), "i-000")
 	if large != after || large.width != 1.0/50 {
 		t.Errorf("place %+v, then %+v; want that of the group of 50 both times", large, after)
 	}
-	// Not in the group yet: it is one more.
-	if peers, at := (&census{}).saw("arn:web", idsOf(3), "i-9"); peers != 4 || at.width != 1.0/4 {
-		t.Errorf("a host that is about to join: %d peers, place %+v", peers, at)
+	// Not in a group yet: it is one more, and has no place, since all others like it would have the same.
+	if peers, at := sees(&census{}, "arn:web", idsOf(3), "i-9"); peers != 4 || at != (place{}) {
+		t.Errorf("a host that is about to join: %d peers, place %+v; want 4, and none", peers, at)
+	}
+	if _, at := sees(c, "arn:larger", idsOf(60), "i-9"); at != large {
+		t.Errorf("place %+v; want %+v: this host is not in the larger group", at, large)
 	}
 }
 
@@ -66,7 +75,7 @@ func TestPacer_outageEven(t *testing.T) {
 		begun := time.Now()
 		for id := range idsOf(hosts) {
 			c := &census{}
-			peers, at := c.saw("arn:web", idsOf(hosts), id)
+			peers, at := sees(c, "arn:web", idsOf(hosts), id)
 			all.Go(func() {
 				p := NewPacer(nil)
 				p.SetPeers(peers)
@@ -110,7 +119,7 @@ func TestPacer_outageWaits(t *testing.T) {
 	pacer := func(own string) *Pacer {
 		p := NewPacer(nil)
 		p.SetPeers(100)
-		_, at := (&census{}).saw("arn:web", idsOf(100), own)
+		_, at := sees(&census{}, "arn:web", idsOf(100), own)
 		p.setPlace(at)
 		return p
 	}
@@ -133,6 +142,29 @@ func TestPacer_outageWaits(t *testing.T) {
 			if waited := attempt(p, ClassRegister, true, Failed); waited > round {
 				t.Errorf("%s waited %v after a turn of its own choice; want at most %v", own, waited, round)
 			}
+		})
+	}
+}
+
+// TestPacer_outageShrinks: whoever waits in a row that grows shorter waits no longer than the row is now.
+func TestPacer_outageShrinks(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			p := outageOf(time.Minute)
+			retry := p.Ask(ClassDeregister, true)
+			for range outageCalls + 6 {
+				attempt(p, ClassDescribe, false, Accepted)
+			}
+			if ready(retry) {
+				retry.Done(Accepted)
+				return
+			}
+			row, asked := p.outage.interval, time.Now()
+			<-retry.Ready()
+			if waited := time.Since(asked); waited > row {
+				t.Errorf("waited %v in a row of %v", waited, row)
+			}
+			retry.Done(Accepted)
 		})
 	}
 }

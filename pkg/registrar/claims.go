@@ -8,7 +8,8 @@ import (
 )
 
 // take makes the newest input the present one, and settles whose the targets are: which are wanted, whose claims
-// have passed to another run, which unclaimed ones have turned out to be stale, and which somebody wants removed.
+// have passed to another run, which unclaimed ones have turned out to be stale, and which somebody wants removed. Calls
+// that failed for their credentials are held up no longer once these are good again.
 func (r *reconciler) take() {
 	in := r.slot.Load()
 	if in == nil {
@@ -16,6 +17,14 @@ func (r *reconciler) take() {
 	}
 	if in != r.in {
 		r.adjust(in)
+	}
+	if times, _ := r.env.mended.seen(); times != r.mended {
+		r.mended = times
+		for c, ce := range r.trouble {
+			if ce != nil && ce.Fault == FaultCredentials {
+				r.cond.Hold[c] = time.Time{}
+			}
+		}
 	}
 	if prune := r.pruning.Swap(nil); prune != nil {
 		for _, t := range *prune {

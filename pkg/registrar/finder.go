@@ -49,6 +49,7 @@ func (f *finder) run(ctx context.Context) {
 			return
 		case <-permit.Ready():
 		}
+		_, mended := f.env.mended.seen()
 		facts, ce := f.env.calls.find(ctx, f.ref)
 		if ctx.Err() != nil && ce != nil && ce.Unknown {
 			permit.Done(Aborted)
@@ -80,9 +81,12 @@ func (f *finder) run(ctx context.Context) {
 				f.log.Warn("cannot find the target group", fields...)
 			}
 		}
+		if ce.Fault != FaultCredentials {
+			mended = nil
+		}
 		last = ce
 		f.report(ctx, finding{ref: f.ref.key(), err: ce, retry: time.Now().Add(delay)})
-		if b.first > 0 && !f.sleep(ctx, delay) {
+		if b.first > 0 && !f.sleep(ctx, delay, mended) {
 			return
 		}
 	}
@@ -98,14 +102,17 @@ func (f *finder) wait(ctx context.Context) bool {
 	}
 }
 
-// sleep waits for d whatever pokes it: what was refused is not asked sooner because somebody noticed again.
-func (f *finder) sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits for d whatever pokes it: what was refused is not asked sooner because somebody noticed again. What was refused
+// for its credentials is when they are mended.
+func (f *finder) sleep(ctx context.Context, d time.Duration, mended <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return false
 	case <-t.C:
+		return true
+	case <-mended:
 		return true
 	}
 }

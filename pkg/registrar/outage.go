@@ -62,6 +62,9 @@ func (p *Pacer) endure(o Outcome, again bool, now time.Time) {
 		out.failures = 0
 		if out.recovered++; out.recovered > outageCalls {
 			out.interval /= 2
+			if out.next.Sub(now) > out.interval { // nobody waits for a round that is none any more
+				out.next = out.place.in(max(out.interval, time.Second), now)
+			}
 		}
 		if out.interval < time.Second || now.Sub(out.since) < outageShort {
 			out.interval = 0
@@ -83,11 +86,8 @@ func (o *outage) turnAfter(now time.Time) time.Time {
 	if o.place.width == 0 {
 		return now.Add(o.interval*19/20 + rand.N(o.interval/10+1))
 	}
-	from := o.next.Add(o.interval / 2)
-	if from.Before(now) {
-		from = now
-	}
-	return o.place.in(o.interval, from)
+	wait := o.next.Sub(now) + o.interval/2 // from now, whose wall clock is the present one
+	return o.place.in(o.interval, now.Add(max(0, wait)))
 }
 
 // retryPace is the longest J: the time in which every peer may try once. Less than a second is no pace.

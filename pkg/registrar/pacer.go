@@ -158,7 +158,7 @@ func (p *Pacer) forget(now time.Time) {
 		p.interval = 0
 	}
 	if p.outage.interval > 0 && now.Sub(p.outage.next) > p.lull() {
-		p.outage.interval = 0
+		p.outage.interval, p.outage.failures = 0, 0
 	}
 	p.report()
 }

@@ -63,6 +63,7 @@ type reconciler struct {
 	goneSince time.Time // the group was first found not to exist
 	would     []Pending // what a dry run has last said that it would do
 	unserved  string    // why the group cannot be served, as the log has it
+	mended    int       // how often credentials had been mended when their failures were last forgiven
 }
 
 // keepGone is how long the ledger keeps what was registered in a group that AWS says does not exist: it may have been

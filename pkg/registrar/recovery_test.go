@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/internal/elbsim"
 	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
@@ -33,4 +34,38 @@ func TestRegistrar_removedAtBoot(t *testing.T) {
 			t.Errorf("the ledger holds %d entries; want those of what is registered", n)
 		}
 	}, web())
+}
+
+// Credentials are the whole host's: when they are good again, whatever was refused for them goes on at once, however long
+// each would have waited by itself.
+func TestRegistrar_credentialsMended(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.peers = 1000
+		w.start()
+		w.want("web", 1, "api", 1)
+		w.after(10 * time.Minute)
+		id, err := w.sim.AddFault(elbsim.Fault{Kind: elbsim.FaultError, Code: "ExpiredToken", Status: 403})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.addGroup(elbsim.Group{Name: "dns"})
+		w.groups = append(w.groups, registrar.Group{Key: "dns", Name: "dns"})
+		w.want("dns", 5)
+		w.after(2 * time.Hour)
+		before := len(w.calls())
+		w.after(2 * time.Hour)
+		if n := len(w.calls()) - before; n > 40 {
+			t.Errorf("%d calls in two hours of refused credentials", n)
+		}
+		w.sim.RemoveFault(id)
+		for mended := time.Now(); w.reg.CredentialsErr() != ""; w.after(time.Second) {
+			if time.Since(mended) > time.Hour {
+				t.Fatal("nobody has tried for an hour")
+			}
+		}
+		w.after(10 * time.Second)
+		w.registered("web")
+		w.registered("api")
+		w.registered("dns", 5)
+	}, web(), api())
 }

@@ -89,8 +89,8 @@ func New(connect Connect, ledger *Ledger, o Options) *Registrar {
 	r.env = &environment{
 		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID, dry: o.DryRun, started: time.Now(),
 		board: newBoard(), followers: &followers{count: map[string]int{}, pokes: map[*reconciler]bool{}},
-		census: &census{fixed: o.Peers},
-		calls:  &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: r.credentials},
+		census: &census{fixed: o.Peers}, mended: &mended{c: make(chan struct{})},
+		calls: &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: r.credentials},
 	}
 	r.env.gone = func(groupARN string) {
 		select {
@@ -157,12 +157,19 @@ func (r *Registrar) CredentialsErr() string {
 	return ""
 }
 
+// credentials takes in whether the credentials are good. When they are again, everybody who was refused tries at once,
+// as the pacer lets them: they are the whole host's.
 func (r *Registrar) credentials(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	r.creds.Store(&text)
+	before := r.creds.Swap(&text)
+	if err != nil || before == nil || *before == "" {
+		return
+	}
+	r.env.mended.now()
+	r.env.followers.poke()
 }
 
 // Run works until ctx ends and returns when the last call has ended: a write in flight is awaited, no new one begins.
