@@ -127,7 +127,7 @@ func (b *bench) measure(ctx context.Context) (*result, error) {
 		select {
 		case <-time.After(time.Until(next)):
 		case err := <-b.floor:
-			return nil, fmt.Errorf("the floor has ended: %w", err)
+			return nil, errors.Join(errors.New("the floor has ended"), err)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
