@@ -264,8 +264,11 @@ func TestBalancer_errors(t *testing.T) {
 		}
 	}
 	for _, st := range s.Stats() {
-		if st.Errors != 1 || st.Requests != 1 || st.InFlight != 0 {
-			t.Errorf("stats of %s: got %+v; want one error", st.Group, st)
+		if st.Errors != 1 || st.Requests != 1 || st.InFlight != 0 || st.LastError == "" {
+			t.Errorf("stats of %s: got %+v; want one error, and why", st.Group, st)
+		}
+		if why := "connection refused"; st.Group == "refused" && !strings.Contains(st.LastError, why) {
+			t.Errorf("the last error of %s is %q; want %q in it", st.Group, st.LastError, why)
 		}
 	}
 }

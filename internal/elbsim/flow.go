@@ -33,6 +33,7 @@ type stats struct {
 	requests uint64
 	active   int
 	byClass  [6]uint64 // replies by hundreds of their status; 0: none came
+	err      error     // why none came, the last time
 }
 
 // TargetStats is what load balancers sent to one target.
@@ -46,6 +47,8 @@ type TargetStats struct {
 	Status4x uint64 `json:"status_4xx"`
 	Status5x uint64 `json:"status_5xx"`
 	Errors   uint64 `json:"errors"` // no reply came: the load balancer said 502 or 504
+	// LastError says why, the last time.
+	LastError string `json:"last_error,omitempty"`
 }
 
 // Stats returns what load balancers sent to each target, by group and target.
@@ -55,8 +58,12 @@ func (s *Sim) Stats() []TargetStats {
 	out := []TargetStats{}
 	for _, g := range s.groups {
 		for key, st := range g.stats {
+			last := ""
+			if st.err != nil {
+				last = st.err.Error()
+			}
 			out = append(out, TargetStats{
-				Target: key, Group: g.name, Requests: st.requests, InFlight: st.active, Errors: st.byClass[0],
+				LastError: last, Target: key, Group: g.name, Requests: st.requests, InFlight: st.active, Errors: st.byClass[0],
 				Status2x: st.byClass[2], Status3x: st.byClass[3], Status4x: st.byClass[4], Status5x: st.byClass[5],
 			})
 		}
@@ -96,6 +103,13 @@ func (s *Sim) begin(r *rule, end context.CancelCauseFunc) *flow {
 		f.endAt(e.gone, now)
 	}
 	return f
+}
+
+// failed notes why a flow got no reply.
+func (s *Sim) failed(f *flow, err error) {
+	now := s.lock()
+	defer s.mu.Unlock()
+	f.stats.err = fmt.Errorf("%s: %w", now.Format("15:04:05.000"), err)
 }
 
 // done ends a flow. Status 0 is one without a reply, -1 one that has no status.

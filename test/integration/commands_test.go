@@ -68,7 +68,7 @@ func TestStopCommand_noRequestIsLost(t *testing.T) {
 	close(done)
 	load.Wait()
 	if n := failed.Load(); n > 0 {
-		t.Errorf("%d of %d requests failed, the last with: %v", n, sent.Load(), *last.Load())
+		t.Errorf("%d of %d requests failed, the last with: %v\n%+v", n, sent.Load(), *last.Load(), r.Sim.Stats())
 	}
 	var result struct {
 		Containers []struct{ ID, Outcome string } `json:"containers"`
