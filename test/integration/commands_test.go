@@ -33,7 +33,13 @@ func ask(t *testing.T, r *rig.Rig, want int, command string, args ...string) (st
 // The listener goes on sending for 2 s after it has let go, and the containers die at once on SIGTERM: nothing but the
 // right order keeps every request answered.
 func TestStopCommand_noRequestIsLost(t *testing.T) {
-	r := rig.New(t, rig.Options{Sim: elbsim.Config{Lags: &elbsim.Lags{Deregister: 2 * time.Second, Describe: 100 * time.Millisecond, Register: 200 * time.Millisecond}}})
+	r := rig.New(t, rig.Options{
+		// Longer than the load balancer sends: it breaks off what is in flight when the delay is over.
+		Groups: []elbsim.Group{{Name: "web", DeregistrationDelay: 5 * time.Second}},
+		Sim: elbsim.Config{Lags: &elbsim.Lags{
+			Deregister: 2 * time.Second, Describe: 100 * time.Millisecond, Register: 200 * time.Millisecond,
+		}},
+	})
 	r.StartReady(t)
 	dies := harness.Spec{Labels: r.In("web"), Args: []string{"--stop=die"}}
 	old := r.Engine.RunAll(t, dies, dies)
