@@ -20,18 +20,19 @@ func TestPlan(t *testing.T) {
 	goes := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
 	before := rig.TargetsOf(t, stays, goes)
 	r.WaitExact(t, "web", before...)
+	ask(t, r, 0, "wait", "--for", "healthy", stays.Name, goes.Name) // the agent has the reply, too
 	if code, stdout, stderr := r.Berth(t, "plan", "--detailed-exitcode"); code != 0 || stdout != "0 to register, 0 to deregister\n" {
 		t.Errorf("plan with nothing to do = %d\n%s%s", code, stdout, stderr)
 	}
 	agent.Stop(t)
-	gone := rig.TargetsOf(t, goes)[0]
-	goes.Remove(t)
-	comes := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
-	fresh := rig.TargetsOf(t, comes)[0]
 	foreign := target.Target{ID: rig.Instance, Port: 1}
 	if err := r.Sim.Register(r.Group("web"), foreign); err != nil {
 		t.Fatal(err)
 	}
+	gone := rig.TargetsOf(t, goes)[0]
+	goes.Remove(t)
+	comes := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
+	fresh := rig.TargetsOf(t, comes)[0]
 	writes := len(r.Calls("web", register)) + len(r.Calls("web", deregister))
 
 	code, stdout, stderr := r.Berth(t, "plan", "--detailed-exitcode")
