@@ -155,12 +155,14 @@ func (a *agent) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
 	}
 }
 
-// allGroupsTried reports whether every group of the configuration has been looked at.
+// allGroupsTried reports whether every group of the configuration has been looked at. A group that was deleted and created
+// again has another ARN: for a moment both have its key, and both have to have been looked at.
 func allGroupsTried(groups []config.Group, s *registrar.Snapshot) bool {
 	tried := map[string]bool{}
 	for _, g := range s.Groups {
 		for _, key := range g.Keys {
-			tried[key] = g.Tried && g.Seq > 0
+			before, seen := tried[key]
+			tried[key] = g.Tried && g.Seq > 0 && (before || !seen)
 		}
 	}
 	for _, g := range groups {

@@ -22,6 +22,8 @@ func TestAllGroupsTried(t *testing.T) {
 		"looked at":                    {[]config.Group{web}, []registrar.GroupStatus{looked}, true},
 		"not on the board":             {[]config.Group{web, dns}, []registrar.GroupStatus{looked}, false},
 		"still looked for":             {[]config.Group{web}, []registrar.GroupStatus{sought}, false},
+		"found, and still looked for":  {[]config.Group{web}, []registrar.GroupStatus{sought, looked}, false},
+		"found, looked for before":     {[]config.Group{web}, []registrar.GroupStatus{looked, sought}, false},
 		"looked at before any want":    {[]config.Group{web}, []registrar.GroupStatus{unheard}, false},
 		"another's is no matter of it": {[]config.Group{dns}, []registrar.GroupStatus{{Keys: []string{"dns"}, Tried: true, Seq: 1}, sought}, true},
 	} {
