@@ -26,6 +26,7 @@ type flow struct {
 	stats   *stats
 	end     context.CancelCauseFunc
 	timer   *time.Timer // ends it with the deregistration delay; nil: none
+	err     error       // why no reply came
 }
 
 // stats are what a target was sent, since the Sim began. They outlive its registrations.
@@ -33,7 +34,7 @@ type stats struct {
 	requests uint64
 	active   int
 	byClass  [6]uint64 // replies by hundreds of their status; 0: none came
-	err      error     // why none came, the last time
+	last     string    // why none came, the last time
 }
 
 // TargetStats is what load balancers sent to one target.
@@ -58,12 +59,8 @@ func (s *Sim) Stats() []TargetStats {
 	out := []TargetStats{}
 	for _, g := range s.groups {
 		for key, st := range g.stats {
-			last := ""
-			if st.err != nil {
-				last = st.err.Error()
-			}
 			out = append(out, TargetStats{
-				LastError: last, Target: key, Group: g.name, Requests: st.requests, InFlight: st.active, Errors: st.byClass[0],
+				Target: key, Group: g.name, Requests: st.requests, InFlight: st.active, Errors: st.byClass[0], LastError: st.last,
 				Status2x: st.byClass[2], Status3x: st.byClass[3], Status4x: st.byClass[4], Status5x: st.byClass[5],
 			})
 		}
@@ -105,20 +102,16 @@ func (s *Sim) begin(r *rule, end context.CancelCauseFunc) *flow {
 	return f
 }
 
-// failed notes why a flow got no reply.
-func (s *Sim) failed(f *flow, err error) {
-	now := s.lock()
-	defer s.mu.Unlock()
-	f.stats.err = fmt.Errorf("%s: %w", now.Format("15:04:05.000"), err)
-}
-
 // done ends a flow. Status 0 is one without a reply, -1 one that has no status.
 func (s *Sim) done(f *flow, status int) {
-	s.lock()
+	now := s.lock()
 	defer s.mu.Unlock()
 	f.keep()
 	delete(f.entry.flows, f)
 	f.stats.active--
+	if f.err != nil {
+		f.stats.last = now.Format("15:04:05.000") + ": " + f.err.Error()
+	}
 	if class := status / 100; status >= 0 && class < len(f.stats.byClass) {
 		f.stats.byClass[class]++
 	}

@@ -20,8 +20,7 @@ const connectTimeout = 10 * time.Second
 // exchange is one HTTP request on its way to a target.
 type exchange struct {
 	flow   *flow
-	status int   // of the target's reply; 0: none came
-	err    error // why none came
+	status int // of the target's reply; 0: none came
 }
 
 // traceHeader is how an ALB lets a request be followed.
@@ -75,7 +74,7 @@ func rewrite(r *httputil.ProxyRequest) {
 
 // unanswered answers in the place of a target that did not: 504 where it was too slow, else 502.
 func unanswered(w http.ResponseWriter, r *http.Request, err error) {
-	exchangeOf(r.Context()).err = err
+	exchangeOf(r.Context()).flow.err = err
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() && !errors.Is(context.Cause(r.Context()), errDrained) {
 		balancerError(w, http.StatusGatewayTimeout)
@@ -113,12 +112,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &exchange{flow: f}
-	defer func() {
-		if x.err != nil {
-			l.sim.failed(f, x.err)
-		}
-		l.sim.done(f, x.status)
-	}()
+	defer func() { l.sim.done(f, x.status) }()
 	l.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
 }
 
