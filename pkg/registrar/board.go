@@ -62,15 +62,17 @@ func (f *followers) any(keys []string) bool {
 }
 
 func (f *followers) add(keys []string, n int) {
+	f.change(keys, n)
+	f.poke()
+}
+
+func (f *followers) change(keys []string, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, k := range keys {
 		if f.count[k] += n; f.count[k] <= 0 {
 			delete(f.count, k)
 		}
-	}
-	for r := range f.pokes {
-		r.poke()
 	}
 }
 
@@ -81,28 +83,6 @@ func (f *followers) poke() {
 	for r := range f.pokes {
 		r.poke()
 	}
-}
-
-// mended counts how often something has been mended, and tells who waits for it.
-type mended struct {
-	mu    sync.Mutex
-	times int
-	c     chan struct{}
-}
-
-func (m *mended) now() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.times++
-	close(m.c)
-	m.c = make(chan struct{})
-}
-
-// seen returns how often it has been mended, and a channel that closes when it is once more.
-func (m *mended) seen() (times int, next <-chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.times, m.c
 }
 
 // each calls do for the running reconcilers that key names, and reports whether there was one.

@@ -18,8 +18,8 @@ func (r *reconciler) take() {
 	if in != r.in {
 		r.adjust(in)
 	}
-	if times, _ := r.env.mended.seen(); times != r.mended {
-		r.mended = times
+	if next := r.env.mended.next(); next != r.mended {
+		r.mended = next
 		for c, ce := range r.trouble {
 			if ce != nil && ce.Fault == FaultCredentials {
 				r.cond.Hold[c] = time.Time{}

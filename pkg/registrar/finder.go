@@ -49,7 +49,7 @@ func (f *finder) run(ctx context.Context) {
 			return
 		case <-permit.Ready():
 		}
-		_, mended := f.env.mended.seen()
+		mended := f.env.mended.next()
 		facts, ce := f.env.calls.find(ctx, f.ref)
 		if ctx.Err() != nil && ce != nil && ce.Unknown {
 			permit.Done(Aborted)

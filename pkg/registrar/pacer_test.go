@@ -263,6 +263,16 @@ func attempt(p *Pacer, c Class, again bool, o Outcome) time.Duration {
 	return time.Since(asked)
 }
 
+// inOutage makes a pacer of so many peers whose calls have failed for long enough to be an outage.
+func inOutage(peers int, o Outcome) *Pacer {
+	p := NewPacer(nil)
+	p.SetPeers(peers)
+	attempt(p, ClassRegister, false, o)
+	time.Sleep(outageAfter)
+	attempt(p, ClassRegister, true, o)
+	return p
+}
+
 // TestPacer_outage: while nothing succeeds, attempts after a failure are as far apart as the fleet is large, and first
 // attempts are not held up; when the service is back, four calls go out at that pace.
 func TestPacer_outage(t *testing.T) {
@@ -326,12 +336,8 @@ func TestPacer_outage(t *testing.T) {
 // long as that has lasted, and in the end as long as after an answer.
 func TestPacer_outageUnanswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := NewPacer(nil)
-		p.SetPeers(1000)
 		begun := time.Now()
-		attempt(p, ClassRegister, false, Unanswered)
-		time.Sleep(outageAfter)
-		attempt(p, ClassRegister, true, Unanswered)
+		p := inOutage(1000, Unanswered)
 		for p.outage.interval < p.retryPace() {
 			age := time.Since(begun)
 			if waited := attempt(p, ClassDeregister, true, Unanswered); waited > outageGrowth*age {
@@ -343,11 +349,7 @@ func TestPacer_outageUnanswered(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		p := NewPacer(nil)
-		p.SetPeers(1000)
-		attempt(p, ClassRegister, false, Unanswered)
-		time.Sleep(outageAfter)
-		attempt(p, ClassRegister, true, Unanswered)
+		p := inOutage(1000, Unanswered)
 		attempt(p, ClassRegister, true, Failed)
 		if got := p.outage.interval; got != p.retryPace() {
 			t.Errorf("the service has said that it is in trouble, and the interval is %v; want %v", got, p.retryPace())
@@ -358,11 +360,7 @@ func TestPacer_outageUnanswered(t *testing.T) {
 // TestPacer_blip: what fails for a few seconds brings no crowd: the first success ends the slow-down.
 func TestPacer_blip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := NewPacer(nil)
-		p.SetPeers(1000)
-		attempt(p, ClassRegister, false, Failed)
-		time.Sleep(outageAfter)
-		attempt(p, ClassRegister, true, Failed)
+		p := inOutage(1000, Failed)
 		attempt(p, ClassDescribe, false, Accepted)
 		for range 3 {
 			if waited := attempt(p, ClassRegister, true, Accepted); waited > 2*time.Second {
@@ -390,11 +388,7 @@ func TestPacer_oneBrokenGroup(t *testing.T) {
 // TestPacer_outageOrder: after an outage writes are caught up with before looks.
 func TestPacer_outageOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := NewPacer(nil)
-		p.SetPeers(100)
-		attempt(p, ClassRegister, false, Failed)
-		time.Sleep(outageAfter)
-		attempt(p, ClassRegister, true, Failed)
+		p := inOutage(100, Failed)
 		p.outage.next = time.Now().Add(10 * time.Second) // the host's turn: both have asked by then
 		look := p.AskLast()
 		time.Sleep(time.Second)

@@ -63,7 +63,8 @@ type reconciler struct {
 	goneSince time.Time // the group was first found not to exist
 	would     []Pending // what a dry run has last said that it would do
 	unserved  string    // why the group cannot be served, as the log has it
-	mended    int       // how often credentials had been mended when their failures were last forgiven
+	// mended is env.mended's channel as of when failures for credentials were last forgiven.
+	mended <-chan struct{}
 }
 
 // keepGone is how long the ledger keeps what was registered in a group that AWS says does not exist: it may have been
@@ -168,17 +169,14 @@ func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (S
 		r.publish(planned)
 	}
 	for {
-		urgent, stop := r.urgent(permit.Class())
 		select {
 		case <-ctx.Done():
-			stop()
 			return Step{}, false
-		case <-urgent:
+		case <-r.urgent(permit.Class()):
 			if r.next(time.Now()).Class != permit.Class() {
 				return Step{}, false
 			}
 		case <-r.wake:
-			stop()
 			r.take()
 			step := r.next(time.Now())
 			r.publish(step)
@@ -186,7 +184,6 @@ func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (S
 				return Step{}, false
 			}
 		case <-permit.Ready():
-			stop()
 			r.take()
 			step := r.next(time.Now())
 			return step, step.Class == permit.Class()
@@ -196,7 +193,7 @@ func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (S
 
 // urgent returns a channel that tells when the first hold of a class more urgent than c ends, nil where there is none:
 // a permit may take longer than that.
-func (r *reconciler) urgent(c Class) (<-chan time.Time, func()) {
+func (r *reconciler) urgent(c Class) <-chan time.Time {
 	var at time.Time
 	now := time.Now()
 	for more := ClassDeregister; more < c; more++ {
@@ -205,10 +202,9 @@ func (r *reconciler) urgent(c Class) (<-chan time.Time, func()) {
 		}
 	}
 	if at.IsZero() {
-		return nil, func() {}
+		return nil
 	}
-	timer := time.NewTimer(time.Until(at))
-	return timer.C, func() { timer.Stop() }
+	return time.After(time.Until(at))
 }
 
 // ask gets in line for a call. A look that failed comes after all else, unless writes wait for it, too.

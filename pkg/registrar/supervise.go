@@ -89,7 +89,7 @@ func New(connect Connect, ledger *Ledger, o Options) *Registrar {
 	r.env = &environment{
 		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID, dry: o.DryRun, started: time.Now(),
 		board: newBoard(), followers: &followers{count: map[string]int{}, pokes: map[*reconciler]bool{}},
-		census: &census{fixed: o.Peers}, mended: &mended{c: make(chan struct{})},
+		census: &census{fixed: o.Peers}, mended: newMended(),
 		calls: &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: r.credentials},
 	}
 	r.env.gone = func(groupARN string) {
