@@ -285,7 +285,7 @@ func (w *world) checkGroup(s string, may map[place]string) {
 		if a := w.asked[p]; settled && !a.wanted && !w.unknown && now.Sub(laterOf(a.since, w.knownAt)) > prompt {
 			w.problem("%v is registered; it is not wanted since %s, and AWS is well since %s", p, clock(a.since), clock(w.failed))
 		}
-		if _, there := may[p]; !there && now.Sub(laterOf(w.served[p], w.calm)) > patience {
+		if _, there := may[p]; !there && s != w.withhold && now.Sub(laterOf(w.served[p], w.calm)) > patience {
 			w.problem("%v is registered, and nobody has served it since %s", p, clock(w.served[p]))
 		}
 	}

@@ -156,6 +156,7 @@ func (w *world) straighten() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.tampered {
-		w.tampered, w.askew, w.calm = false, time.Now().Add(patience), time.Now().Add(patience)
+		over := time.Now().Add(patience)
+		w.tampered, w.askew, w.calm = false, over, laterOf(w.calm, over) // what else is wrong may take longer
 	}
 }
