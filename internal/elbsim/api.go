@@ -160,6 +160,8 @@ func (s *Sim) finish(ctx context.Context, in *incoming, now time.Time) outcome {
 		return s.end(ctx, in, now, outcome{end: endReset}, outcomeReset)
 	case FaultHang:
 		return s.end(ctx, in, now, outcome{end: endHang}, outcomeHang)
+	case FaultEmpty:
+		return s.end(ctx, in, now, outcome{status: 200, contentType: "text/html"}, outcomeEmpty)
 	case FaultLate:
 		s.later(in, in.arrived.Add(in.fault.delay))
 		return s.end(ctx, in, now, outcome{end: endHang}, outcomeLate)

@@ -23,6 +23,7 @@ const (
 	FaultLost     FaultKind = "lost"     // takes effect, then never replies (or resets, with Reset)
 	FaultLate     FaultKind = "late"     // never replies, takes effect Delay after the call arrived
 	FaultTruncate FaultKind = "truncate" // takes effect, replies with half of the XML
+	FaultEmpty    FaultKind = "empty"    // replies with success and nothing else, as a proxy may; no effect
 )
 
 // Fault is something that goes wrong on demand. It strikes calls that match all of its conditions. Latencies add up;
@@ -96,7 +97,7 @@ func (s *Sim) AddFault(f Fault) (string, error) {
 }
 
 func (f *Fault) check() error {
-	kinds := []FaultKind{FaultError, FaultLatency, FaultReset, FaultHang, FaultLost, FaultLate, FaultTruncate}
+	kinds := []FaultKind{FaultError, FaultLatency, FaultReset, FaultHang, FaultLost, FaultLate, FaultTruncate, FaultEmpty}
 	if !slices.Contains(kinds, f.Kind) {
 		return fmt.Errorf("kind %q: must be one of %v", f.Kind, kinds)
 	}
@@ -162,7 +163,7 @@ type verdict struct {
 
 // before reports whether the fault strikes before the call is looked at.
 func (v verdict) before() bool {
-	return v.kind == FaultReset || v.kind == FaultHang
+	return v.kind == FaultReset || v.kind == FaultHang || v.kind == FaultEmpty
 }
 
 // matchFaults finds what strikes a call. A call that is struck counts for Times and Struck.

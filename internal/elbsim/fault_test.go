@@ -62,6 +62,7 @@ func TestFaults_kinds(t *testing.T) {
 			var e *smithy.DeserializationError
 			return errors.As(err, &e)
 		}, effect: true, outcome: "truncated"},
+		"empty": {fault: Fault{Kind: FaultEmpty}, check: func(err error) bool { return err == nil }, outcome: "empty"}, // so the SDK takes it
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -150,6 +150,8 @@ func (s *Sim) metadata(ctx context.Context, method, path string, header http.Hea
 		out = plain(v.err.imdsStatus(), "")
 	case FaultTruncate:
 		out.body = out.body[:len(out.body)/2]
+	case FaultEmpty:
+		out = outcome{status: 200, contentType: "text/html"}
 	}
 	s.record.tally(count{actionIMDS, strconv.Itoa(out.status)})
 	return out

@@ -17,6 +17,7 @@ const (
 	outcomeLost      = "lost"      // took effect, no reply
 	outcomeLate      = "late"      // no reply, takes effect later
 	outcomeTruncated = "truncated" // took effect, half a reply
+	outcomeEmpty     = "empty"     // an empty reply, no effect
 	outcomeLeft      = "left"      // the client gave up before the latency was over; takes effect all the same
 )
 
@@ -31,7 +32,7 @@ type Call struct {
 	Detail  map[string]string `json:"detail,omitempty"`
 	Client  string            `json:"client,omitempty"` // the User-Agent, or the instance of HTTPClientFor
 	// Outcome is what the client was told: ok, an error code, or how the reply failed (reset, hang, lost, late,
-	// truncated, left); pending while it waits.
+	// truncated, empty, left); pending while it waits.
 	Outcome  string        `json:"outcome"`
 	Message  string        `json:"message,omitempty"`
 	Status   int           `json:"status,omitempty"` // HTTP; 0: no reply

@@ -132,6 +132,14 @@ func (f GroupFacts) takes(p target.Protocol) bool {
 	return p == target.TCP
 }
 
+// hostPort is the port that is published in the group's address family; 0: none is.
+func (f GroupFacts) hostPort(w target.Want) uint16 {
+	if f.IPAddressType == "ipv6" {
+		return w.HostPort6
+	}
+	return w.HostPort4
+}
+
 func (b *binder) bind(w target.Want) (target.Target, bool) {
 	if !b.facts.takes(w.Protocol) {
 		b.refuse(w, fmt.Sprintf("a %s target group cannot reach a %s port", b.facts.Protocol, w.Protocol),
@@ -139,9 +147,9 @@ func (b *binder) bind(w target.Want) (target.Target, bool) {
 		return target.Target{}, false
 	}
 	ipv6 := b.facts.IPAddressType == "ipv6"
-	port, family, address := w.HostPort4, "IPv4", b.self.Address4
+	port, family, address := b.facts.hostPort(w), "IPv4", b.self.Address4
 	if ipv6 {
-		port, family, address = w.HostPort6, "IPv6", b.self.Address6
+		family, address = "IPv6", b.self.Address6
 	}
 	if port == 0 {
 		b.refuse(w, fmt.Sprintf("port %s is not published on %s, which the target group uses", w.PortProto(), family),

@@ -17,7 +17,9 @@ func (w *world) ledgerOf(bootID, group string, ports ...int) {
 	for _, p := range ports {
 		x := target.Target{ID: instance, Port: uint16(p)}
 		w.ledger.Record([]registrar.Entry{{
-			Facts: registrar.GroupFacts{ARN: w.sim.GroupARN(group)}, Target: x, Run: run("before"),
+			// As a ledger is read that has the frozen fields alone: what the ARN and the id give away is filled in.
+			Facts:  registrar.GroupFacts{ARN: w.sim.GroupARN(group), Name: group, TargetType: "instance"},
+			Target: x, Run: run("before"),
 			Phase: registrar.Registered, BootID: bootID,
 		}})
 		if err := w.sim.Register(group, x); err != nil {

@@ -35,6 +35,7 @@ type caller struct {
 	api           API
 	metrics       *Metrics
 	write, read   time.Duration
+	dry           bool        // nothing is written, whoever asks for it
 	onCredentials func(error) // nil: the service took the signature
 }
 
@@ -43,6 +44,9 @@ type caller struct {
 func (c *caller) do(ctx context.Context, operation, group string, f func(context.Context) error) *CallError {
 	timeout := c.read
 	if operation == opRegister || operation == opDeregister {
+		if c.dry {
+			return &CallError{Operation: operation, Group: group, Fault: FaultMisconfigured, Code: "DryRun", Message: "a dry run changes nothing"}
+		}
 		ctx, timeout = context.WithoutCancel(ctx), c.write
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -56,7 +60,7 @@ func (c *caller) do(ctx context.Context, operation, group string, f func(context
 			api.refresh()
 		}
 		c.onCredentials(ce)
-	case ce == nil || !ce.Unknown && ce.Code != codeConnection:
+	case ce == nil || !ce.Unknown && ce.Code != codeConnection && ce.Code != codeCanceled:
 		c.onCredentials(nil)
 	}
 	return ce
@@ -147,7 +151,7 @@ func (c *caller) find(ctx context.Context, ref reference) (GroupFacts, *CallErro
 		if err != nil {
 			return err
 		}
-		if len(out.TargetGroups) == 0 || aws.ToString(out.TargetGroups[0].TargetGroupArn) == "" {
+		if len(out.TargetGroups) == 0 || aws.ToString(out.TargetGroups[0].TargetGroupArn) == "" || out.TargetGroups[0].TargetType == "" {
 			return errNoGroup
 		}
 		facts = factsOf(out.TargetGroups[0])

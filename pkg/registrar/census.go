@@ -101,5 +101,8 @@ func (c *census) place() place {
 func (c *census) fleet() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Duration(c.peers()) * time.Duration(c.groups.Load()) * time.Second
+	return time.Duration(min(int64(c.peers())*c.groups.Load(), fleetMost)) * time.Second
 }
+
+// fleetMost bounds the time of a fleet, in seconds: a month, in which nobody waits for a look any more.
+const fleetMost = 30 * 24 * 3600

@@ -79,9 +79,22 @@ func claimant(wants []target.Want) target.Run {
 }
 
 // keep returns the targets whose container is there, but has not been inspected yet, unless Docker has given their
-// port to somebody else meanwhile.
+// port to somebody else meanwhile; and those that are wanted by all but the address, which this host does not know yet.
 func (r *reconciler) keep() map[target.Target]bool {
 	keep := map[target.Target]bool{}
+	if r.ownID() == "" && len(r.in.keys) > 0 {
+		wanted := map[uint16]bool{}
+		for _, w := range r.in.wants {
+			if r.in.facts.takes(w.Protocol) {
+				wanted[r.in.facts.hostPort(w)] = true
+			}
+		}
+		for t := range r.have {
+			if wanted[t.Port] {
+				keep[t] = true
+			}
+		}
+	}
 	if len(r.in.unknown) == 0 {
 		return keep
 	}

@@ -23,7 +23,7 @@ func NewAPI(cfg aws.Config) API {
 			o.Retryer = aws.NopRetryer{}
 			o.RetryMaxAttempts = 1
 			o.Credentials = creds
-			o.HTTPClient = dated{oneWrite{o.HTTPClient}, dates}
+			o.HTTPClient = xmlReplies{dated{oneWrite{o.HTTPClient}, dates}}
 		}),
 		creds: creds, dates: dates,
 	}

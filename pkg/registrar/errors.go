@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -62,9 +63,9 @@ var faultOfCode = map[string]Fault{
 	"UnrecognizedClientException": FaultCredentials,
 	"MissingAuthenticationToken":  FaultCredentials,
 	"IncompleteSignature":         FaultCredentials,
-	"SignatureDoesNotMatch":       FaultTransient, // a clock that is off: the SDK corrects it for the next call
-	"RequestExpired":              FaultTransient,
-	"InvalidSignatureException":   FaultTransient,
+	codeSignature:                 FaultCredentials, // a wrong secret key; or a clock that is off, which the SDK corrects for the next call
+	"InvalidSignatureException":   FaultCredentials,
+	"RequestExpired":              FaultTransient, // a clock that is off
 
 	"ServiceUnavailable": FaultTransient,
 	"InternalFailure":    FaultTransient,
@@ -88,9 +89,13 @@ const (
 	codeTimeout    = "Timeout"
 	codeConnection = "Connection"
 	codeCanceled   = "Canceled"
+	codeBadReply   = "BadReply"
 	// codeCredentials: there were none to sign a call with, so that none was made.
 	codeCredentials = "Credentials"
 )
+
+// codeSignature is AWS's for a call that was not signed with the secret of its access key.
+const codeSignature = "SignatureDoesNotMatch"
 
 // CallError is the failure of one call: what was asked, what it was answered, and whether it may have taken effect
 // all the same.
@@ -122,7 +127,12 @@ func classify(operation, group string, err error) *CallError {
 	}
 	ce := &CallError{Operation: operation, Group: group, Err: err}
 	var noCreds *CredentialsError
+	var canceled *aws.RequestCanceledError
 	if errors.As(err, &noCreds) {
+		if errors.As(err, &canceled) || errors.Is(err, context.Canceled) { // while they were fetched
+			ce.Fault, ce.Code, ce.Message = FaultTransient, codeCanceled, "given up"
+			return ce
+		}
 		ce.Fault, ce.Code, ce.Message = FaultCredentials, codeCredentials, noCreds.Err.Error()
 		return ce
 	}
@@ -146,6 +156,8 @@ func classify(operation, group string, err error) *CallError {
 	case errors.As(err, &op) && op.Op == "dial":
 		ce.Code, ce.Unknown = codeConnection, false // nothing was sent
 		ce.Message = op.Error()
+	case errors.Is(err, errNoReply):
+		ce.Code, ce.Message = codeBadReply, "a success, but "+errNoReply.Error()+": is there a proxy that answers in its place?"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		ce.Code, ce.Message = codeTimeout, "no answer in time"
 	case errors.Is(err, context.Canceled):
@@ -153,7 +165,7 @@ func classify(operation, group string, err error) *CallError {
 	case status >= http.StatusInternalServerError:
 		ce.Code, ce.Message = "ServerError", fmt.Sprintf("HTTP %d", status)
 	case status != 0: // a success that could not be read: it took effect, most likely
-		ce.Code, ce.Message = "BadReply", fmt.Sprintf("HTTP %d, but the reply cannot be read", status)
+		ce.Code, ce.Message = codeBadReply, fmt.Sprintf("HTTP %d, but the reply cannot be read", status)
 	case op != nil:
 		ce.Code, ce.Message = codeConnection, op.Error()
 	default:
@@ -244,6 +256,9 @@ func advice(e *CallError, g reference, f GroupFacts) string {
 	what := g.String()
 	switch e.Fault {
 	case FaultCredentials:
+		if e.Code == codeSignature {
+			return "correct the secret access key in the agent's environment or credentials file (or this host's clock), and restart the agent"
+		}
 		return "attach an instance profile with the policy of " + policyFile + " to this instance (or set credentials in the agent's environment); the next attempt follows by itself"
 	case FaultDenied:
 		if f.ARN == "" || e.Operation == opDescribeGroups || e.Operation == opDescribeHealth {

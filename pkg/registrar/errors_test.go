@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -49,6 +50,9 @@ func TestClassify(t *testing.T) {
 		"cut-off success":    {answered(200, errors.New("unexpected EOF")), FaultTransient, "BadReply", true, Failed},
 		"expired":            {answered(403, generic("ExpiredToken")), FaultCredentials, "ExpiredToken", false, Accepted},
 		"no credentials":     {fmt.Errorf("sign: %w", &CredentialsError{Err: errors.New("no role")}), FaultCredentials, "Credentials", false, Aborted},
+		"cancelled before":   {fmt.Errorf("sign: %w", &CredentialsError{Err: &aws.RequestCanceledError{Err: context.Canceled}}), FaultTransient, "Canceled", false, Unanswered},
+		"wrong secret":       {answered(403, generic("SignatureDoesNotMatch")), FaultCredentials, "SignatureDoesNotMatch", false, Accepted},
+		"empty success":      {&smithyhttp.RequestSendError{Err: fmt.Errorf("HTTP 200: %w", errNoReply)}, FaultTransient, "BadReply", true, Failed},
 		"timeout":            {fmt.Errorf("send: %w", context.DeadlineExceeded), FaultTransient, "Timeout", true, Unanswered},
 		"cancelled":          {fmt.Errorf("send: %w", context.Canceled), FaultTransient, "Canceled", true, Unanswered},
 		"refused":            {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, FaultTransient, "Connection", false, Unanswered},

@@ -51,7 +51,7 @@ func (f *finder) run(ctx context.Context) {
 		}
 		mended := f.env.mended.next()
 		facts, ce := f.env.calls.find(ctx, f.ref)
-		if ctx.Err() != nil && ce != nil && ce.Unknown {
+		if ctx.Err() != nil && ce != nil && (ce.Unknown || ce.Code == codeCanceled) {
 			permit.Done(Aborted)
 			return
 		}

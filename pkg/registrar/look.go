@@ -23,7 +23,7 @@ func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.
 		cancel()
 	})
 	now := time.Now()
-	if ce != nil && (interrupted || ctx.Err() != nil) && ce.Unknown {
+	if ce != nil && (interrupted || ctx.Err() != nil) && (ce.Unknown || ce.Code == codeCanceled) {
 		permit.Done(Aborted)
 		return // nothing was learned, and nothing went wrong
 	}
@@ -52,7 +52,8 @@ func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.
 }
 
 // survey goes through a look at the whole group: it counts the peers, adopts what is wanted and already there, takes
-// what is stale by proof, and keeps the rest of this host's targets as unclaimed.
+// what is stale by proof, and keeps the rest of this host's targets as unclaimed. What drains is remembered where it
+// may not be registered before it is gone.
 func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
 	peers := map[string]bool{}
 	r.unclaimed = map[target.Target]sighting{}
@@ -61,7 +62,13 @@ func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
 			continue
 		}
 		peers[t.ID] = true
-		if _, known := r.have[t]; known || !r.mine(t) || !s.registered() {
+		if _, known := r.have[t]; known || !r.mine(t) {
+			continue
+		}
+		if !s.registered() {
+			if r.cond.AwaitGone {
+				r.have[t] = State{Phase: Removing, Settled: true, Health: s.Health, Reason: s.Reason, Description: s.Description, Since: now}
+			}
 			continue
 		}
 		wants, wanted := r.want[t]
@@ -96,7 +103,7 @@ type observation struct {
 // | registered | intended   | registered                                                             |
 // | registered | leaving    | registered: the removal did not take effect, or a registration came late |
 // | draining   | registered | leaving: somebody else removed it                                      |
-// | draining   | leaving    | settled; the ledger forgets it                                         |
+// | draining   | leaving    | settled; the ledger forgets it (ip targets: once they are gone)        |
 // | absent     | registered | somebody else removed it                                               |
 // | absent     | leaving    | gone; the ledger forgets it                                            |
 func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
@@ -139,7 +146,9 @@ func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
 		if doubtful {
 			break
 		}
-		r.env.ledger.Note(r.arn, one, Absent)
+		if seen.absent() || !r.cond.AwaitGone { // else another agent has to wait for it as this one does
+			r.env.ledger.Note(r.arn, one, Absent)
+		}
 		s.Settled = true
 		if seen.absent() {
 			delete(r.have, t)

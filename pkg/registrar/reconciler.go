@@ -85,8 +85,8 @@ func newReconciler(groupARN string, env *environment, entries []Entry) *reconcil
 		}
 		if e.BootID != env.bootID && e.Phase != Removing {
 			// An earlier boot's registration is no proof of anything: if the port is wanted now, it is registered again;
-			// if not, it goes.
-			s.Phase = Intended
+			// if not, it goes, though its container may be there again, on another port.
+			s.Phase, s.Run = Intended, target.Run{}
 		}
 		if e.Phase == Intended || e.Phase == Removing {
 			// The write that the entry stands for may still be under way.
@@ -261,6 +261,10 @@ func (r *reconciler) next(now time.Time) Step {
 	}
 	if why, _ := r.in.facts.Unsupported(r.in.self); why != "" && len(r.in.keys) > 0 {
 		r.doneSeq, r.tried = r.in.seq, true
+		if r.env.dry {
+			r.say()
+			return Step{}
+		}
 		return Plan(r.want, r.have, r.cond, now) // nothing is wanted; what is ours goes
 	}
 	hold := r.cond.Hold[ClassDescribe]
@@ -306,20 +310,32 @@ func (r *reconciler) attempted(remove, add []target.Target) bool {
 	return (len(remove) == 0 || r.trouble[ClassDeregister] != nil) && (len(add) == 0 || r.trouble[ClassRegister] != nil)
 }
 
-// finished reports whether the group has left the configuration and nothing of ours is left in it. Where it has been
-// gone from AWS for a day nothing can be: the ledger forgets it.
+// finished reports whether the group has left the configuration and nothing of ours is left in it.
 func (r *reconciler) finished() bool {
-	if r.in == nil || len(r.in.keys) > 0 {
+	if r.in == nil {
 		return false
 	}
-	if !r.goneSince.IsZero() && time.Since(r.goneSince) >= keepGone {
-		r.env.ledger.Note(r.arn, target.Sorted(r.have), Absent)
-		return true
+	r.forgetGone()
+	if len(r.in.keys) > 0 {
+		return false
 	}
 	for _, s := range r.have {
 		if s.Phase != Removing || !s.Settled || !s.DoubtUntil.IsZero() {
 			return false
 		}
 	}
+	r.env.ledger.Note(r.arn, target.Sorted(r.have), Absent)
 	return true
+}
+
+// forgetGone forgets what was registered in a group that has been gone from AWS for a day: nothing can be. That it is gone
+// is known where it was asked for in its own account and region.
+func (r *reconciler) forgetGone() {
+	_, account := placeOf(r.arn)
+	if r.goneSince.IsZero() || time.Since(r.goneSince) < keepGone || account == "" || account != r.in.self.Account || r.env.dry {
+		return
+	}
+	r.env.ledger.Note(r.arn, target.Sorted(r.have), Absent)
+	clear(r.have)
+	r.goneSince = time.Time{}
 }

@@ -83,9 +83,11 @@ func (s *schedule) lookedAt(now time.Time, full bool, r *reconciler) {
 	if s.factor > 1 && now.Sub(s.eased) > 24*time.Hour {
 		s.factor, s.eased = s.factor/2, now
 	}
-	// A look that began too soon after a write to prove anything does not count as its verification.
-	if now.Sub(s.written) >= settle+5*time.Second || !s.verifyAt.After(now) {
+	switch {
+	case now.Sub(s.written) >= settle+5*time.Second:
 		s.verifyAt = now.Add(s.verifyEvery(r))
+	case !s.verifyAt.After(now): // it was due anyway, and began too soon after a write to prove anything about that
+		s.verifyAt = s.written.Add(s.verifyChange(r))
 	}
 }
 
@@ -125,7 +127,7 @@ func (s *schedule) missed(now time.Time, throttled bool, r *reconciler) {
 // verifyEvery spreads the verifications of all peers and groups to a little less than one a second, so that the daily
 // looks have room among them.
 func (s *schedule) verifyEvery(r *reconciler) time.Duration {
-	every := min(verifyMost, time.Duration(s.factor*int64(max(verifyLeast, r.env.fleet()))))
+	every := min(verifyMost, time.Duration(s.factor)*min(verifyMost, max(verifyLeast, r.env.fleet())))
 	return every*7/10 + rand.N(every*7/10)
 }
 
@@ -165,6 +167,9 @@ func (s *schedule) follow(now time.Time, r *reconciler) time.Duration {
 		}
 		moving = true
 		oldest = max(oldest, now.Sub(s.written))
+	}
+	if awaiting {
+		oldest = min(oldest, now.Sub(s.begun)) // what an earlier agent has written is waited for from the beginning
 	}
 	least := max(15*time.Second, oldest/4)
 	switch {

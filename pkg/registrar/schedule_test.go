@@ -75,3 +75,33 @@ func TestSchedule_ledgerAlone(t *testing.T) {
 		}
 	})
 }
+
+// TestSchedule_lookedTooSoon: a verification that was due seconds after a write says nothing about that. Another follows
+// when it can.
+func TestSchedule_lookedTooSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := crowdedOf(1)
+		s, begun := &r.schedule, time.Now()
+		s.start(begun, false, r.env.fleet())
+		s.lookedAt(begun, true, r)
+		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: Registered, Health: "healthy"}
+		due, _ := s.next(begun, r)
+		time.Sleep(due.Add(-8 * time.Second).Sub(begun))
+		s.wrote(time.Now(), r)
+		time.Sleep(8 * time.Second)
+		s.lookedAt(time.Now(), false, r)
+		if at, _ := s.next(time.Now(), r); at.Sub(s.written) > 2*time.Minute {
+			t.Errorf("the write is verified %v after it", at.Sub(s.written))
+		}
+	})
+}
+
+// TestSchedule_manyOfAll: as many hosts and groups as nobody has are no reason to panic.
+func TestSchedule_manyOfAll(t *testing.T) {
+	r := crowdedOf(1_000_000)
+	r.env.census.fixed = 1_000_000_000
+	r.schedule.factor = 72
+	if every := r.schedule.verifyEvery(r); every <= 0 || every > 2*verifyMost {
+		t.Errorf("a verification every %v", every)
+	}
+}

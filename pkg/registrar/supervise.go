@@ -90,7 +90,7 @@ func New(connect Connect, ledger *Ledger, o Options) *Registrar {
 		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID, dry: o.DryRun, started: time.Now(),
 		board: newBoard(), followers: &followers{count: map[string]int{}, pokes: map[*reconciler]bool{}},
 		census: &census{fixed: o.Peers}, mended: newMended(),
-		calls: &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: r.credentials},
+		calls: &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, dry: o.DryRun, onCredentials: r.credentials},
 	}
 	r.env.gone = func(groupARN string) {
 		select {
@@ -108,8 +108,8 @@ func (r *Registrar) Apply(d Desired) {
 	runtime.Gosched() // the caller's own work can wait: this is on its way to the load balancer
 }
 
-// Identify says what was learned about this host after connect: its VPC, its IPv6 address. Another instance id, region
-// or account is not taken. It never blocks.
+// Identify says what was learned about this host after connect: its VPC, its IPv6 address, or its account and primary
+// address where connect knew none. Another instance id, region or account is not taken. It never blocks.
 func (r *Registrar) Identify(self Self) {
 	r.learned.Store(&self)
 	r.again()
@@ -232,7 +232,7 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 			r.env.pacer.SetServing()
 			continue
 		}
-		r.env.log.Warn("ledger holds a target of another account or region, which is left alone",
+		r.env.log.Warn("ledger holds a target of another region, which is left alone",
 			zap.String("target_group_arn", e.Facts.ARN), zap.Stringer("target", e.Target))
 	}
 	r.env.board.edit(func() { r.env.board.head.Connected, r.env.board.head.Self = true, self })
@@ -242,7 +242,8 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 
 // apply starts and stops finders for what the configuration names, and hands everybody the new state.
 func (r *Registrar) apply(ctx context.Context) {
-	if l := r.learned.Swap(nil); l != nil && l.InstanceID == r.self.InstanceID && l.Region == r.self.Region && l.Account == r.self.Account {
+	if l := r.learned.Swap(nil); l != nil && l.InstanceID == r.self.InstanceID && l.Region == r.self.Region &&
+		(l.Account == r.self.Account || r.self.Account == "") {
 		r.self = *l
 		r.env.board.edit(func() { r.env.board.head.Self = *l })
 	}
@@ -312,15 +313,16 @@ func (r *Registrar) remembered(ref reference) (GroupFacts, bool) {
 		return GroupFacts{}, false
 	}
 	for _, facts := range known {
-		return facts, facts.TargetType != ""
+		return facts, facts.TargetType != "" && facts.Protocol != "" // else another version wrote them: AWS knows
 	}
 	return GroupFacts{}, false
 }
 
-// here reports whether a group is in this host's account and region, as far as both are known.
+// here reports whether a group is in this host's region, as far as that is known. It may be another account's: of ip
+// targets, or by a role.
 func (r *Registrar) here(groupARN string) bool {
-	region, account := placeOf(groupARN)
-	return region != "" && (r.self.Region == "" || region == r.self.Region) && (r.self.Account == "" || account == r.self.Account)
+	region, _ := placeOf(groupARN)
+	return region != "" && (r.self.Region == "" || region == r.self.Region)
 }
 
 func (r *Registrar) report(ctx context.Context, f finding) {

@@ -43,6 +43,7 @@ type world struct {
 	dry     bool
 	peers   int
 	metrics *registrar.Metrics
+	know    func(*registrar.Self) // what is known of the host at first; nil: all but its VPC
 	groups  []registrar.Group
 	d       registrar.Desired
 	stop    func()
@@ -85,9 +86,15 @@ func (w *world) connect(ctx context.Context) (registrar.API, registrar.Self, err
 		Region: region, HTTPClient: w.sim.HTTPClient(),
 		Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("AKIDTEST", "secret", "")),
 	})
-	return api, registrar.Self{
-		InstanceID: instance, Region: region, Account: account, Address4: netip.MustParseAddr("10.0.0.10"),
-	}, ctx.Err()
+	self := wholeSelf()
+	if w.know != nil {
+		w.know(&self)
+	}
+	return api, self, ctx.Err()
+}
+
+func wholeSelf() registrar.Self {
+	return registrar.Self{InstanceID: instance, Region: region, Account: account, Address4: netip.MustParseAddr("10.0.0.10")}
 }
 
 // start starts a registrar on the world's ledger, as a fresh process would.
