@@ -38,6 +38,7 @@ type departure struct {
 	name   string // as it was named on the command line
 	run    target.Run
 	host   bool
+	whole  bool   // it is over as soon as one of its groups refuses to let go
 	seq    uint64 // discovery's, from which its wants are gone
 	begun  time.Time
 	latest time.Time // when it is waited for no longer
@@ -71,12 +72,16 @@ func (d *departure) before(s *server.StatusV1) {
 
 // judge brings the departure up to date.
 func (d *departure) judge(s *server.StatusV1, now time.Time) {
-	registered, draining := d.look(s)
+	registered, draining, blocked := d.look(s)
 	d.change = ""
+	if blocked != nil && d.whole {
+		d.phase, d.why, d.change = stuckPhase, describe(blocked), blocked.Change
+		return
+	}
 	if registered != nil {
 		d.outAt = time.Time{}
 		d.phase, d.why, d.change = leavingPhase, describe(registered), registered.Change
-		if g := groupNamed(s, registered.Group); g != nil && (g.State == registrar.StateDenied || g.State == registrar.StateMisconfigured) || !now.Before(d.latest) {
+		if !now.Before(d.latest) {
 			d.phase = stuckPhase
 		}
 		return
@@ -91,6 +96,14 @@ func (d *departure) judge(s *server.StatusV1, now time.Time) {
 	if d.outAt.IsZero() {
 		d.outAt = now
 	}
+	d.await(s, draining, now)
+	if blocked != nil && d.phase.over() { // the rest has been waited for
+		d.phase, d.why, d.change = stuckPhase, describe(blocked), blocked.Change
+	}
+}
+
+// await says how far what has been deregistered has come. draining is some of it that still drains; nil: none does.
+func (d *departure) await(s *server.StatusV1, draining *server.Row, now time.Time) {
 	settled := d.outAt.Add(d.settling(s))
 	switch {
 	case !d.had:
@@ -109,8 +122,9 @@ func (d *departure) judge(s *server.StatusV1, now time.Time) {
 	}
 }
 
-// look finds a row that a load balancer still has, and one that is draining.
-func (d *departure) look(s *server.StatusV1) (registered, draining *server.Row) {
+// look finds a row that a load balancer still has, one that is draining, and one that cannot be removed, whatever becomes of
+// the others.
+func (d *departure) look(s *server.StatusV1) (registered, draining, blocked *server.Row) {
 	for i := range s.Rows {
 		r := &s.Rows[i]
 		if !d.concernsRow(r) {
@@ -124,12 +138,21 @@ func (d *departure) look(s *server.StatusV1) (registered, draining *server.Row) 
 		switch {
 		case g != nil && g.State == registrar.StateGone: // and its targets with it
 		case r.State.Wanted(), r.State == server.Leaving && r.Target.ID != "":
-			registered = r
+			if d.refused(g) {
+				blocked = r
+			} else {
+				registered = r
+			}
 		case r.State == server.Draining:
 			draining = r
 		}
 	}
-	return registered, draining
+	return registered, draining, blocked
+}
+
+// refused reports whether a group has acted on the drain, and could not: only a person can change that.
+func (d *departure) refused(g *server.GroupV1) bool {
+	return g != nil && g.Seq >= d.seq && (g.State == registrar.StateDenied || g.State == registrar.StateMisconfigured)
 }
 
 // label is what messages call it.

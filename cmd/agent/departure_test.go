@@ -62,7 +62,10 @@ func TestDeparture_judge(t *testing.T) {
 			{120 * second, status(group(registrar.StateOK, "HTTP", 1), drained), stuckPhase},
 		}},
 		{"denied", status(ok, row(server.Healthy)), nil, []look{
-			{0, status(group(registrar.StateDenied, "HTTP", 1), row(server.Leaving)), stuckPhase},
+			// Of what it was denied before the drain nothing follows.
+			{0, status(group(registrar.StateDenied, "HTTP", 1), row(server.Leaving)), leavingPhase},
+			{1 * second, status(group(registrar.StateDenied, "HTTP", 2), row(server.Leaving)), drainingPhase},
+			{11 * second, status(group(registrar.StateDenied, "HTTP", 2), row(server.Leaving)), stuckPhase},
 		}},
 		{"throttled for long", status(ok, row(server.Healthy)), nil, []look{
 			{0, status(group(registrar.StateThrottled, "HTTP", 1), row(server.Leaving)), leavingPhase},
@@ -87,6 +90,47 @@ func TestDeparture_judge(t *testing.T) {
 				if d.phase != l.want {
 					t.Errorf("after %v: %s (%s); want %s", l.at, d.phase, d.why, l.want)
 				}
+			}
+		})
+	}
+}
+
+// A group that is denied keeps nobody from waiting for the others: the host goes on to serve until they have let go. One
+// container that is to be stopped only if all let go is spared the wait.
+func TestDeparture_oneGroupDenied(t *testing.T) {
+	run := testRun("web-1")
+	row := func(group string, s server.State, port uint16) server.Row {
+		return server.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}, Why: "because", Change: "change " + group}
+	}
+	group := func(key, state string) server.GroupV1 {
+		return server.GroupV1{Keys: []string{key}, State: state, Protocol: "HTTP", Seq: 2, Tried: true}
+	}
+	groups := []server.GroupV1{group("api", registrar.StateOK), group("web", registrar.StateDenied)}
+	before := &server.StatusV1{Groups: groups, Rows: []server.Row{row("api", server.Healthy, 1), row("web", server.Healthy, 2)}}
+	both := &server.StatusV1{Groups: groups, Rows: []server.Row{row("api", server.Leaving, 1), row("web", server.Leaving, 2)}}
+	one := &server.StatusV1{Groups: groups, Rows: []server.Row{row("api", server.Drained, 0), row("web", server.Leaving, 2)}}
+	for _, test := range []struct {
+		name  string
+		d     departure
+		looks []departurePhase // right after the drain, when the one has gone, and when that has settled
+	}{
+		{"the host", departure{host: true}, []departurePhase{leavingPhase, drainingPhase, stuckPhase}},
+		{"a container", departure{run: run}, []departurePhase{leavingPhase, drainingPhase, stuckPhase}},
+		{"a container, or not at all", departure{run: run, whole: true}, []departurePhase{stuckPhase, stuckPhase, stuckPhase}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			begun := time.Now()
+			d := test.d
+			d.seq, d.begun, d.latest = 2, begun, begun.Add(2*time.Minute)
+			d.before(before)
+			for i, s := range []*server.StatusV1{both, one, one} {
+				d.judge(s, begun.Add(time.Duration(i)*(settleALB+time.Second)))
+				if d.phase != test.looks[i] {
+					t.Errorf("look %d: %s (%s); want %s", i+1, d.phase, d.why, test.looks[i])
+				}
+			}
+			if d.change != "change web" {
+				t.Errorf("what to change is %q; want that of the group that was denied", d.change)
 			}
 		})
 	}

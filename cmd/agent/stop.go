@@ -178,6 +178,7 @@ func (c *stopCommand) takeOut(ctx context.Context, refs []string) error {
 		}
 		s := &stop{held: held, departure: departure{
 			name: ref, run: held.Run, seq: held.Seq, begun: begun, latest: c.leave.latest(begun, held.DrainedV1), settle: c.leave.settling(),
+			whole: !c.force,
 		}}
 		s.before(&before)
 		c.stops = append(c.stops, s)

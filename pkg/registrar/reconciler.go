@@ -54,11 +54,12 @@ type reconciler struct {
 	unclaimed map[target.Target]sighting // this host's targets that are not ours, as of the last full look
 	cond      Conditions
 	trouble   [classes]*CallError
-	attempts  [classes]int
-	batch     [classes]int // the most targets of one call, after a quota or a bad target refused a larger one; 0: no limit
-	turn      [classes]int // where the next batch of one begins, so that a bad target is in nobody's way
-	doneSeq   uint64       // of the newest input all of whose calls were answered, or are held up by a failure
-	tried     bool         // a first attempt has ended, well or not
+	said      [classes]*CallError // the last failure of a row, as the log has it
+	attempts  [classes]int        // failed in a row, with nothing but idleness between them
+	batch     [classes]int        // the most targets of one call, after a quota or a bad target refused a larger one; 0: no limit
+	turn      [classes]int        // where the next batch of one begins, so that a bad target is in nobody's way
+	doneSeq   uint64              // of the newest input all of whose calls were answered, or are held up by a failure
+	tried     bool                // a first attempt has ended, well or not
 	schedule  schedule
 	goneSince time.Time // the group was first found not to exist
 	would     []Pending // what a dry run has last said that it would do
@@ -209,7 +210,7 @@ func (r *reconciler) urgent(c Class) <-chan time.Time {
 
 // ask gets in line for a call. A look that failed comes after all else, unless writes wait for it, too.
 func (r *reconciler) ask(c Class) *Permit {
-	again := r.attempts[c] > 0
+	again := r.trouble[c] != nil
 	if c == ClassDescribe && again && (r.schedule.looked || r.schedule.failed) {
 		return r.env.pacer.AskLast()
 	}
@@ -283,8 +284,14 @@ func (r *reconciler) next(now time.Time) Step {
 		r.doneSeq, r.tried, step = r.in.seq, true, Step{}
 		r.say()
 	}
-	if remove, add := Outstanding(r.want, r.have, r.cond); len(remove)+len(add) == 0 || r.attempted(remove, add) {
+	remove, add := Outstanding(r.want, r.have, r.cond)
+	if len(remove)+len(add) == 0 || r.attempted(remove, add) {
 		r.doneSeq, r.tried = r.in.seq, true
+	}
+	for _, relief := range []time.Time{r.relieve(ClassDeregister, remove, now), r.relieve(ClassRegister, add, now)} {
+		if !relief.IsZero() && (step.At.IsZero() || relief.Before(step.At)) {
+			step.At = relief
+		}
 	}
 	at, full := r.schedule.next(now, r)
 	if !at.IsZero() && at.Before(hold) {

@@ -13,6 +13,9 @@ import (
 
 // failed records a failed call: what it means for the group, and from when on the class may try again.
 func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
+	if r.trouble[c] == nil && now.Sub(r.cond.Hold[c]) > forgiven {
+		r.attempts[c], r.said[c] = 0, nil
+	}
 	r.attempts[c]++
 	b := ce.behaviour()
 	r.cond.Hold[c] = now.Add(b.delay(r.attempts[c], now.Sub(r.env.started), r.env.peers()))
@@ -26,7 +29,7 @@ func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
 		// A policy that goes by tags denies writes to a group that is gone: it has none any more. A look tells.
 		r.schedule.soon(now)
 	}
-	if before := r.trouble[c]; before == nil || before.Fault != ce.Fault || before.Code != ce.Code {
+	if before := r.said[c]; before == nil || before.Fault != ce.Fault || before.Code != ce.Code {
 		fields := []zap.Field{zap.String("operation", ce.Operation), zap.String("code", ce.Code), zap.Duration("delay", r.cond.Hold[c].Sub(now)), zap.Error(ce)}
 		if b.person {
 			r.log.Error("call failed", append(fields, zap.String("change", advice(ce, r.in.group.reference(), r.in.facts)))...)
@@ -34,7 +37,7 @@ func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
 			r.log.Warn("call failed", fields...)
 		}
 	}
-	r.trouble[c] = ce
+	r.trouble[c], r.said[c] = ce, ce
 }
 
 // portion is the part of a step that is sent at once: all of it, unless a call of this class was refused for one of its
@@ -71,11 +74,31 @@ func (r *reconciler) resize(c Class, n int, ce *CallError, now time.Time) {
 
 // succeeded clears what a failure of the class had left behind.
 func (r *reconciler) succeeded(c Class) {
-	if r.trouble[c] != nil {
+	if r.said[c] != nil {
 		r.log.Info("call succeeded again", zap.String("operation", operations[c]), zap.Int("attempt", r.attempts[c]+1))
 	}
-	r.attempts[c], r.trouble[c], r.cond.Hold[c] = 0, nil, time.Time{}
+	r.attempts[c], r.trouble[c], r.said[c], r.cond.Hold[c] = 0, nil, nil, time.Time{}
 	r.goneSince = time.Time{}
+}
+
+// forgiven is how long after its last hold a failure lengthens the next one's no more, and is no longer known to whoever reads
+// the log. Until then it does, though nothing of the class was to be done meanwhile: a container that comes and goes in a
+// group that is denied is no new attempt each time.
+const forgiven = time.Hour
+
+// relieve drops the trouble of a class of which nothing is outstanding any more, at the end of its hold: what cannot be
+// registered has gone away, or what cannot be removed is wanted again. It returns when to come back for that; zero: it
+// need not.
+func (r *reconciler) relieve(c Class, outstanding []target.Target, now time.Time) time.Time {
+	if r.trouble[c] == nil || len(outstanding) > 0 {
+		return time.Time{}
+	}
+	if hold := r.cond.Hold[c]; hold.After(now) {
+		return hold
+	}
+	r.log.Debug("what failed is not to be done any more", zap.String("operation", operations[c]))
+	r.trouble[c] = nil
+	return time.Time{}
 }
 
 // outcome is what the pacer needs to know of a call.

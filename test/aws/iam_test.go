@@ -88,21 +88,24 @@ func liveUnder(t *testing.T, region string, p *elbsim.Policy) (problems []string
 		sim.SetPolicy(p)
 	}
 	inFakeTime(t, elbsim.Config{Region: region}, groups, prepare, func(h *host) {
+		status := func() {
+			if g := h.group("web"); g.State != registrar.StateOK {
+				problems = append(problems, "status: "+g.State+": "+g.Err+" ("+g.Change+")")
+			}
+		}
 		id := h.run("web")
 		h.after(10 * time.Minute) // found, looked at, registered, verified
 		if n := len(h.sim.Registered("web-prod")); n != 1 {
 			problems = append(problems, fmt.Sprintf("%d targets registered while the container runs", n))
 		}
-		h.group("web") // there is one, whatever happened
+		status()
 		h.engine.Stop(id)
 		h.after(10 * time.Minute)
 		if n := len(h.sim.Registered("web-prod")); n != 0 {
 			problems = append(problems, fmt.Sprintf("%d targets registered after the container ended", n))
 		}
 		problems = append(problems, h.said()...)
-		if g := h.group("web"); g.State != registrar.StateOK {
-			problems = append(problems, "status: "+g.State+": "+g.Err+" ("+g.Change+")")
-		}
+		status()
 		hook := &agenthost.Hook{
 			API: agenthost.NewHookAPI(configOf(h.sim)), Log: zap.NewNop(), Instance: rig.Instance, Transition: agenthost.Terminating,
 		}
