@@ -292,12 +292,7 @@ func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 		}
 		a.engine = engine
 	}
-	admitted := map[string][]target.Run{}
-	for _, e := range a.ledger.Entries() {
-		if e.BootID == bootID && e.Phase == registrar.Registered {
-			admitted[e.Group.Key] = append(admitted[e.Group.Key], e.Run)
-		}
-	}
+	admitted := admittedOf(a.ledger.Entries(), a.cfg.Groups, bootID)
 	var drains discovery.DrainStore = discovery.NewDrainFile(a.cfg.StateDir)
 	if a.dry {
 		drains = readOnly{drains}
@@ -306,6 +301,24 @@ func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 		Log: a.log, Metrics: discovery.NewMetrics(a.registry), Rules: discoveryRules(a.cfg), Generation: 1,
 		Admitted: admitted, BootID: bootID, Timing: discovery.Timing{StopSurvivor: a.cfg.Drain.StopSurvivorAfter},
 	})
+}
+
+// admittedOf returns which runs have been registered in this boot, by the keys of the configuration that mean their groups:
+// the ledger's own key may have been renamed since, or be one of two.
+func admittedOf(entries []registrar.Entry, groups []config.Group, bootID string) map[string][]target.Run {
+	admitted := map[string][]target.Run{}
+	for i := range entries {
+		e := &entries[i]
+		if e.BootID != bootID || e.Phase != registrar.Registered {
+			continue
+		}
+		for _, g := range groups {
+			if g.Key == e.Group.Key || g.ARN == e.Facts.ARN || g.ARN == "" && g.Name == e.Facts.Name {
+				admitted[g.Key] = append(admitted[g.Key], e.Run)
+			}
+		}
+	}
+	return admitted
 }
 
 // run starts the parts and waits until all have ended. The first to end ends the others; the registrar takes longest,
