@@ -1,7 +1,6 @@
 package registrar
 
 import (
-	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -50,7 +49,9 @@ const firstAlone = 500 * time.Millisecond
 // apart (uniformly), whatever its class: the first throttle sets I to P/32 s (at least 1 s) for P peers, each further one
 // doubles it, each accepted call divides it by 3, and below half a second it ends. I is capped at the largest of 20 s
 // (60 s while P is not known, 10 s while the host drains), P/10 s, and a fifth of the time since the first throttle;
-// while the host serves nothing yet, P/15 s and a tenth. The first call of all goes out alone.
+// while the host serves nothing yet, P/15 s and a tenth. The time counts while writes are throttled and the host does not
+// drain. Looks have a limit of their own, which somebody else may use up for hours: while they alone are throttled,
+// removals go out at their own rate. The first call of all goes out alone.
 //
 // While no call succeeds at all, attempts after a failure go out one at a time, as far apart as makes all hosts together
 // call 3.2 times a second (J, see retryPace): the service comes back to a crowd that does not trample it. Each host has its
@@ -74,6 +75,7 @@ type Pacer struct {
 	interval  time.Duration // I; 0: nobody throttles
 	crowded   time.Time     // the last call that was throttled, or failed in an outage
 	throttled time.Time     // the first of the present row of throttled calls
+	scarce    time.Time     // the last write that was throttled
 	next      time.Time     // the earliest time of the next call while I > 0
 	outage    outage
 	onChange  func(interval time.Duration)
@@ -109,6 +111,12 @@ func (p *Pacer) SetDraining(draining bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.draining = draining
+	now := time.Now()
+	if limit := p.limit(now); draining && p.interval > limit {
+		p.space(limit, now)
+		p.report()
+		p.dispatch()
+	}
 }
 
 // SetServing says that something of this host was registered before. A host that serves nothing yet waits less.
@@ -149,20 +157,6 @@ func (p *Pacer) Crowded() bool {
 	return !p.crowded.IsZero() && time.Since(p.crowded) < p.lull()
 }
 
-// lull is how long nothing has to happen for what was learned about the crowd to be out of date.
-func (p *Pacer) lull() time.Duration { return max(time.Minute, time.Duration(p.peers)*time.Second) }
-
-// forget drops what was learned so long ago that the next call would be the first of a new row.
-func (p *Pacer) forget(now time.Time) {
-	if p.interval > 0 && now.Sub(p.next) > p.lull() {
-		p.interval = 0
-	}
-	if p.outage.interval > 0 && now.Sub(p.outage.next) > p.lull() {
-		p.outage.interval, p.outage.failures = 0, 0
-	}
-	p.report()
-}
-
 // report tells onChange when the interval has changed. The caller holds the lock.
 func (p *Pacer) report() {
 	if interval := max(p.interval, p.outage.interval); interval != p.told && p.onChange != nil {
@@ -179,6 +173,7 @@ type Permit struct {
 	rank    time.Time // when it asked, less its head start
 	order   uint64
 	again   bool
+	aside   bool // granted regardless of I: what becomes of it says nothing about I, unless it is throttled
 	granted bool
 	ended   bool
 }
@@ -225,7 +220,7 @@ func (t *Permit) Drop() {
 	if t.granted {
 		p.end(t)
 		p.buckets[t.class].put()
-		if p.interval > 0 {
+		if p.interval > 0 && !t.aside {
 			p.next = time.Now()
 		}
 		if p.outage.interval > 0 && t.again {
@@ -254,21 +249,24 @@ func (t *Permit) Done(o Outcome) {
 	p.end(t)
 	p.answered = p.answered || o != Aborted
 	now := time.Now()
+	interval := p.interval
+	if o == Throttled && t.class != ClassDescribe {
+		p.scarce = now
+	}
 	switch {
-	case o == Throttled && p.interval == 0:
+	case o == Throttled && interval == 0:
 		p.throttled = now
-		p.interval = max(time.Second, time.Duration(p.peers)*time.Second/32)
+		interval = max(time.Second, time.Duration(p.peers)*time.Second/32)
 	case o == Throttled:
-		p.interval *= 2
-	case o == Accepted && p.interval > 0:
-		p.interval /= 3
-		if p.interval < 500*time.Millisecond {
-			p.interval = 0
+		interval *= 2
+	case t.aside:
+	case o == Accepted && interval > 0:
+		if interval /= 3; interval < 500*time.Millisecond {
+			interval = 0
 		}
 	}
-	if p.interval > 0 {
-		p.interval = min(p.interval, p.limit(now))
-		p.next = now.Add(p.interval*7/10 + rand.N(p.interval*3/10+1))
+	if !t.aside || o == Throttled {
+		p.space(min(interval, p.limit(now)), now)
 	}
 	p.endure(o, t.again, now)
 	if o == Throttled {
@@ -284,22 +282,6 @@ func (p *Pacer) end(t *Permit) {
 	if t.again {
 		p.outage.inFlight--
 	}
-}
-
-// limit is the cap on I.
-func (p *Pacer) limit(now time.Time) time.Duration {
-	floor := 20 * time.Second
-	switch {
-	case p.draining:
-		floor = 10 * time.Second
-	case p.peers == 0:
-		floor = 60 * time.Second
-	}
-	share, age := time.Duration(10), time.Duration(5)
-	if !p.serving {
-		share, age = 15, 10
-	}
-	return max(floor, time.Duration(p.peers)*time.Second/share, now.Sub(p.throttled)/age)
 }
 
 // dispatch grants what may be granted now, and sets the timer for what may be later. The caller holds the lock.
@@ -319,7 +301,7 @@ func (p *Pacer) dispatch() {
 		t := p.waiting[i]
 		p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
 		p.buckets[t.class].take(now)
-		t.granted = true
+		t.granted, t.aside = true, p.passes(t, now)
 		p.inFlight++
 		if p.firstAt.IsZero() {
 			p.firstAt = now
@@ -346,11 +328,14 @@ const untilDone = time.Hour
 func (p *Pacer) delay(t *Permit, now time.Time) time.Duration {
 	var d time.Duration
 	switch {
-	case p.interval > 0:
+	case p.interval > 0 && !p.passes(t, now):
 		if p.inFlight > 0 {
 			return untilDone
 		}
 		d = p.next.Sub(now)
+		if t.class == ClassDeregister {
+			d = min(d, p.scarceUntil().Sub(now))
+		}
 	case !p.answered && p.inFlight > 0 && now.Sub(p.firstAt) < firstAlone:
 		return p.firstAt.Add(firstAlone).Sub(now)
 	default:

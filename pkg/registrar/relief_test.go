@@ -60,3 +60,25 @@ func TestRegistrar_comesAndGoesDenied(t *testing.T) {
 		w.registered("web", 1, 2)
 	}, web())
 }
+
+// A group that is gone is gone also when nothing is to be done in it, until a look says otherwise.
+func TestRegistrar_goneWithNothingToDo(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(5 * time.Minute)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "TargetGroupNotFound", TargetGroup: "web"})
+		w.want("web", 1, 2)
+		w.after(10 * time.Second)
+		w.want("web", 1)
+		w.after(2 * time.Minute)
+		if g := w.group("web"); g.State != registrar.StateGone {
+			t.Errorf("status is %s: %s; want gone", g.State, g.Err)
+		}
+		w.sim.ClearFaults()
+		w.after(30 * time.Minute)
+		if g := w.group("web"); g.State != registrar.StateOK {
+			t.Errorf("status is %s: %s; want ok after a look", g.State, g.Err)
+		}
+	}, web())
+}

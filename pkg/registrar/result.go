@@ -96,6 +96,9 @@ func (r *reconciler) relieve(c Class, outstanding []target.Target, now time.Time
 	if hold := r.cond.Hold[c]; hold.After(now) {
 		return hold
 	}
+	if r.trouble[c].Fault == FaultGone && !r.goneSince.IsZero() {
+		return time.Time{} // that is the group's, whatever is to be done in it: until a call says that it is there
+	}
 	r.log.Debug("what failed is not to be done any more", zap.String("operation", operations[c]))
 	r.trouble[c] = nil
 	return time.Time{}
