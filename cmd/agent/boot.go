@@ -26,9 +26,10 @@ func newBootCommand(env *environment) *cobra.Command {
 
 After a reboot Docker gives the same host ports to other containers. A target that is still registered from before would
 send them one another's traffic, and its health checks may pass. berth-boot.service runs this before docker.service; with
-nothing to do it ends at once, without asking anybody. What cannot be removed in time is left to the agent.
+nothing to do it ends at once, without asking anybody. What cannot be removed in time is left to the agent. Targets of
+another region are named and left alone: the agent does not remove them either.
 
-Exit codes: 0 nothing is left of an earlier boot; 1 something is; 2 the configuration is wrong; 3 the agent runs.`,
+Exit codes: 0 nothing of this region is left of an earlier boot; 1 something is; 2 the configuration is wrong; 3 the agent runs.`,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -96,7 +97,8 @@ func removeStale(ctx context.Context, cfg *config.Config, ledger *registrar.Ledg
 	if err != nil {
 		return 0, fmt.Errorf("learn this host's identity: %w", err)
 	}
-	stale := registrar.Stale(ledger.Claim(selfOf(id)), bootID)
+	self := selfOf(id)
+	stale := registrar.Reachable(registrar.Stale(ledger.Claim(self), bootID), self, log)
 	if len(stale) == 0 {
 		return 0, nil
 	}

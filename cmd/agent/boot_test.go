@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,22 +46,24 @@ func account(t *testing.T, groups ...string) *elbsim.Sim {
 // registeredBy fills a state directory and AWS with what another boot of some instance left.
 func registeredBy(t *testing.T, dir string, sim *elbsim.Sim, instance, boot, group string, ports ...uint16) {
 	t.Helper()
+	for _, p := range ports {
+		entered(t, dir, instance, boot, sim.GroupARN(group), p)
+		if err := sim.Register(group, target.Target{ID: instance, Port: p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// entered fills the ledger of a state directory alone.
+func entered(t *testing.T, dir, instance, boot, groupARN string, port uint16) {
+	t.Helper()
 	ledger, err := registrar.OpenLedger(dir, boot, registrar.LedgerOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger.Claim(registrar.Self{InstanceID: instance, Region: sim.Region()})
-	for _, p := range ports {
-		x := target.Target{ID: instance, Port: p}
-		entry := registrar.Entry{Facts: registrar.GroupFacts{ARN: sim.GroupARN(group)}, Target: x, Phase: registrar.Registered}
-		if err := ledger.Intend(context.Background(), []registrar.Entry{entry}); err != nil {
-			t.Fatal(err)
-		}
-		if err := sim.Register(group, x); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := ledger.Close(); err != nil {
+	ledger.Claim(registrar.Self{InstanceID: instance})
+	entry := registrar.Entry{Facts: registrar.GroupFacts{ARN: groupARN}, Target: target.Target{ID: instance, Port: port}, Phase: registrar.Registered}
+	if err := errors.Join(ledger.Intend(context.Background(), []registrar.Entry{entry}), ledger.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -99,20 +102,59 @@ func TestBoot(t *testing.T) {
 			if got := len(sim.Registered("web")); got != c.left {
 				t.Errorf("%d targets left; want %d", got, c.left)
 			}
-			var calls []string
-			for _, call := range sim.Calls() {
-				if call.Action != "IMDS" {
-					calls = append(calls, call.Action)
-				}
-			}
 			want := []string{"DeregisterTargets"}
 			if c.silent {
 				want = nil
 			}
-			if diff := cmp.Diff(want, calls); diff != "" {
+			if diff := cmp.Diff(want, asked(sim)); diff != "" {
 				t.Errorf("calls (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// asked are the calls so far but those to the metadata service.
+func asked(sim *elbsim.Sim) []string {
+	var calls []string
+	for _, call := range sim.Calls() {
+		if call.Action != "IMDS" {
+			calls = append(calls, call.Action)
+		}
+	}
+	return calls
+}
+
+// outOfReach are ARNs of groups with which no call from this host can do anything.
+var outOfReach = []string{"arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/far/0123456789abcdef", "no-arn"}
+
+// TestBoot_outOfReach: a group of another region is left alone, by this as by the agent, and keeps no boot waiting for AWS.
+func TestBoot_outOfReach(t *testing.T) {
+	sim := account(t, "web")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, "before", "web", 32768)
+	for _, groupARN := range outOfReach {
+		entered(t, dir, simInstance, "before", groupARN, 32769)
+	}
+	for _, says := range []string{"deregistered 1 targets", "deregistered 0 targets"} {
+		code, stdout, stderr := berth(t, "boot", "--target-group", "web", "--state-dir", dir)
+		if code != 0 || !strings.Contains(stdout, says) {
+			t.Errorf("berth boot = %d, %q, %s; want 0 and %q", code, stdout, stderr, says)
+		}
+		for _, groupARN := range outOfReach {
+			if !strings.Contains(stderr, groupARN) {
+				t.Errorf("berth boot said %s; want %s named as left alone", stderr, groupARN)
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"DeregisterTargets"}, asked(sim)); diff != "" {
+		t.Errorf("calls of two boots (-want +got):\n%s", diff)
+	}
+	ledger, err := registrar.PeekLedger(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(registrar.Stale(ledger.Entries(), "now")); n != len(outOfReach) {
+		t.Errorf("the ledger has %d stale entries; want the %d that are left alone", n, len(outOfReach))
 	}
 }
 

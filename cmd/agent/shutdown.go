@@ -174,7 +174,8 @@ func removeAllOf(ctx context.Context, cfg *config.Config, ledger *registrar.Ledg
 	if err != nil {
 		return 0, 0, fmt.Errorf("learn this host's identity: %w", err)
 	}
-	held := registrar.Stale(ledger.Claim(selfOf(id)), anyBoot)
+	self := selfOf(id)
+	held := registrar.Reachable(registrar.Stale(ledger.Claim(self), anyBoot), self, log)
 	settle := time.Duration(0)
 	for i := range held {
 		settle = max(settle, settlingOf(held[i].Facts.Protocol))

@@ -86,6 +86,28 @@ func TestShutdownDrain_withoutAnAgent(t *testing.T) {
 	}
 }
 
+// What is registered in another region is nobody's to remove from here, and no reason to fail.
+func TestShutdownDrain_outOfReach(t *testing.T) {
+	sim := account(t, "web")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, readBootID(), "web", 32768)
+	for _, groupARN := range outOfReach {
+		entered(t, dir, simInstance, readBootID(), groupARN, 32769)
+	}
+	code, stdout, stderr := shutdown(t, "stopping", dir)
+	if code != 0 || !strings.Contains(stdout, "deregistered 1 targets") {
+		t.Errorf("%d, %q, %s; want 0 and one removed", code, stdout, stderr)
+	}
+	for _, groupARN := range outOfReach {
+		if !strings.Contains(stderr, groupARN) {
+			t.Errorf("said %s; want %s named as left alone", stderr, groupARN)
+		}
+	}
+	if calls := asked(sim); !slices.Equal(calls, []string{"DeregisterTargets"}) {
+		t.Errorf("called %v; want one DeregisterTargets, for web", calls)
+	}
+}
+
 // An agent that hangs holds the ledger and answers nobody: what it registered goes all the same.
 func TestShutdownDrain_ledgerInUse(t *testing.T) {
 	sim := account(t, "web")

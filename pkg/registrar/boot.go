@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,21 @@ import (
 
 	"berth/pkg/target"
 )
+
+// Reachable returns the entries whose groups self's calls can reach, in order: those of its region, as far as that is
+// known. Groups of other accounts are among them. Each other entry is a warning in log: it is left alone, since no call
+// from here removes it and none proves it gone.
+func Reachable(entries []Entry, self Self, log *zap.Logger) []Entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool {
+		region, _ := placeOf(e.ARN())
+		if region != "" && (self.Region == "" || region == self.Region) {
+			return false
+		}
+		log.Warn("ledger holds a target of another region, which is left alone",
+			zap.String("target_group_arn", e.ARN()), zap.Stringer("target", e.Target))
+		return true
+	})
+}
 
 // RemoveStale deregisters these entries from the ledger alone: it asks neither Docker nor what is registered. It tries
 // until all are accepted or ctx ends, groups side by side, and returns how many were accepted and an error that names

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"berth/internal/elbsim"
 	"berth/pkg/registrar"
 	"berth/pkg/target"
@@ -37,6 +40,29 @@ func (w *world) removeStale(within time.Duration) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	return registrar.RemoveStale(ctx, api, w.ledger, registrar.Stale(w.ledger.Entries(), boot), registrar.Options{})
+}
+
+func TestReachable(t *testing.T) {
+	const other = "arn:aws:elasticloadbalancing:eu-central-1:210987654321:targetgroup/theirs/0123456789abcdef"
+	const far = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/far/0123456789abcdef"
+	here := registrar.Self{InstanceID: instance, Region: region, Account: account}
+	for name, tt := range map[string]struct {
+		arn  string
+		self registrar.Self
+		want int
+	}{
+		"another account's": {other, here, 1},
+		"another region's":  {far, here, 0},
+		"no ARN":            {"web", here, 0},
+		"region not known":  {far, registrar.Self{InstanceID: instance}, 1},
+		"nothing known":     {"web", registrar.Self{}, 0},
+	} {
+		core, logs := observer.New(zap.InfoLevel)
+		entries := []registrar.Entry{{Facts: registrar.GroupFacts{ARN: tt.arn}, Target: target.Target{ID: instance, Port: 1}}}
+		if got := registrar.Reachable(entries, tt.self, zap.New(core)); len(got) != tt.want || logs.Len() != 1-tt.want {
+			t.Errorf("%s: got %v and %d warnings; want %d and %d", name, got, logs.Len(), tt.want, 1-tt.want)
+		}
+	}
 }
 
 func TestRemoveStale(t *testing.T) {

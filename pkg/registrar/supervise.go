@@ -226,14 +226,9 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 	if dated, ok := api.(interface{ onDate(func(time.Duration)) }); ok {
 		dated.onDate(r.clock)
 	}
-	for _, e := range r.env.ledger.Claim(self) {
-		if r.here(e.Facts.ARN) {
-			r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)
-			r.env.pacer.SetServing()
-			continue
-		}
-		r.env.log.Warn("ledger holds a target of another region, which is left alone",
-			zap.String("target_group_arn", e.Facts.ARN), zap.Stringer("target", e.Target))
+	for _, e := range Reachable(r.env.ledger.Claim(self), self, r.env.log) {
+		r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)
+		r.env.pacer.SetServing()
 	}
 	r.env.board.edit(func() { r.env.board.head.Connected, r.env.board.head.Self = true, self })
 	r.env.log.Info("registering targets as this instance", zap.String("instance_id", self.InstanceID), zap.String("region", self.Region))
@@ -316,13 +311,6 @@ func (r *Registrar) remembered(ref reference) (GroupFacts, bool) {
 		return facts, facts.TargetType != "" && facts.Protocol != "" // else another version wrote them: AWS knows
 	}
 	return GroupFacts{}, false
-}
-
-// here reports whether a group is in this host's region, as far as that is known. It may be another account's: of ip
-// targets, or by a role.
-func (r *Registrar) here(groupARN string) bool {
-	region, _ := placeOf(groupARN)
-	return region != "" && (r.self.Region == "" || region == r.self.Region)
 }
 
 func (r *Registrar) report(ctx context.Context, f finding) {
