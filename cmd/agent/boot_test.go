@@ -62,7 +62,10 @@ func entered(t *testing.T, dir, instance, boot, groupARN string, port uint16) {
 		t.Fatal(err)
 	}
 	ledger.Claim(registrar.Self{InstanceID: instance})
-	entry := registrar.Entry{Facts: registrar.GroupFacts{ARN: groupARN}, Target: target.Target{ID: instance, Port: port}, Phase: registrar.Registered}
+	entry := registrar.Entry{
+		Facts:  registrar.GroupFacts{ARN: groupARN, TargetType: "instance", Protocol: "HTTP"},
+		Target: target.Target{ID: instance, Port: port}, Phase: registrar.Registered,
+	}
 	if err := errors.Join(ledger.Intend(context.Background(), []registrar.Entry{entry}), ledger.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ func execute(ctx context.Context, args []string, env *environment) int {
 	var coded *exitError
 	if !errors.As(err, &coded) { // what cobra itself refuses is the command line
 		fmt.Fprintf(env.stderr, "berth: %s\nsee: %s --help\n", strings.TrimSpace(err.Error()), cmd.CommandPath())
-		return exitUsage
+		return usageCode(cmd, args)
 	}
 	if coded.err != nil {
 		fmt.Fprintf(env.stderr, "berth: %v\n", err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,8 +18,11 @@ import (
 	"berth/pkg/target"
 )
 
-// exitChanges is the exit code of `berth plan --detailed-exitcode` where something would be changed.
-const exitChanges = 2
+const (
+	detailedFlag = "detailed-exitcode"
+	// exitChanges is the exit code of `berth plan --detailed-exitcode` where something would be changed, and of nothing else.
+	exitChanges = 2
+)
 
 // planV1 is what `berth plan --json` prints.
 type planV1 struct {
@@ -87,7 +92,7 @@ Exit codes: 0; 1 if a group or Docker could not be looked at; 2 if the configura
 	}
 	addConfigFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 if something would be changed, 1 on any error")
+	cmd.Flags().BoolVar(&detailed, detailedFlag, false, "exit with 2 if something would be changed, 1 on any error")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for Docker and AWS")
 	return cmd
 }
@@ -140,7 +145,31 @@ func dryly(ctx context.Context, cfg *config.Config, env *environment, timeout ti
 	return errors.Join(<-ended, used)
 }
 
-// allTried waits until every group of the configuration has been looked at, well or not.
+// usageCode is the exit code of a wrong command line of cmd, given args: exitUsage, unless that was asked to mean that
+// something would be changed. What is wrong may come first, so that the flag was not parsed.
+func usageCode(cmd *cobra.Command, args []string) int {
+	code := exitUsage
+	if cmd.Name() != "plan" {
+		return code
+	}
+	for _, arg := range args {
+		name, value, given := strings.Cut(arg, "=")
+		switch {
+		case arg == "--":
+			return code
+		case name != "--"+detailedFlag:
+			continue
+		}
+		code = exitFailure
+		if on, err := strconv.ParseBool(value); given && err == nil && !on {
+			code = exitUsage
+		}
+	}
+	return code
+}
+
+// allTried waits until every group of the configuration, and every other that the ledger holds something of, has been
+// looked at, well or not.
 func (a *agent) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
 	for {
 		s, changed := a.registrar.Snapshot()
@@ -155,14 +184,19 @@ func (a *agent) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
 	}
 }
 
-// allGroupsTried reports whether every group of the configuration has been looked at. A group that was deleted and created
-// again has another ARN: for a moment both have its key, and both have to have been looked at.
+// allGroupsTried reports whether every group of the configuration has been looked at, and those that left it, which have no
+// key. A group that was deleted and created again has another ARN: for a moment both have its key, and both have to have
+// been looked at.
 func allGroupsTried(groups []config.Group, s *registrar.Snapshot) bool {
 	tried := map[string]bool{}
 	for _, g := range s.Groups {
+		looked := g.Tried && g.Seq > 0
+		if len(g.Keys) == 0 && !looked {
+			return false
+		}
 		for _, key := range g.Keys {
 			before, seen := tried[key]
-			tried[key] = g.Tried && g.Seq > 0 && (before || !seen)
+			tried[key] = looked && (before || !seen)
 		}
 	}
 	for _, g := range groups {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"berth/pkg/config"
+	"berth/pkg/discovery/enginetest"
 	"berth/pkg/registrar"
 )
 
@@ -13,6 +16,7 @@ func TestAllGroupsTried(t *testing.T) {
 	sought := registrar.GroupStatus{Name: "web", Keys: []string{"web"}, State: registrar.StateWaiting}
 	unheard := looked
 	unheard.Seq = 0
+	left, leaving := registrar.GroupStatus{ARN: "arn:api", Tried: true, Seq: 1}, registrar.GroupStatus{ARN: "arn:api"}
 	for name, tt := range map[string]struct {
 		groups []config.Group
 		status []registrar.GroupStatus
@@ -26,9 +30,54 @@ func TestAllGroupsTried(t *testing.T) {
 		"found, looked for before":     {[]config.Group{web}, []registrar.GroupStatus{looked, sought}, false},
 		"looked at before any want":    {[]config.Group{web}, []registrar.GroupStatus{unheard}, false},
 		"another's is no matter of it": {[]config.Group{dns}, []registrar.GroupStatus{{Keys: []string{"dns"}, Tried: true, Seq: 1}, sought}, true},
+		"left the configuration":       {[]config.Group{web}, []registrar.GroupStatus{looked, left}, true},
+		"left it, and not looked at":   {[]config.Group{web}, []registrar.GroupStatus{looked, leaving}, false},
 	} {
 		if got := allGroupsTried(tt.groups, &registrar.Snapshot{Groups: tt.status}); got != tt.want {
 			t.Errorf("%s: got %v; want %v", name, got, tt.want)
 		}
+	}
+}
+
+// TestPlan_groupLeft: what is registered in a group that left the configuration is looked at like the rest, whichever
+// comes first.
+func TestPlan_groupLeft(t *testing.T) {
+	sim := account(t, "web", "api")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, readBootID(), "web", 32768)
+	registeredBy(t, dir, sim, simInstance, readBootID(), "api", 32769)
+	for range 8 { // either may be the first to be looked at
+		var out, errs strings.Builder
+		code := execute(t.Context(), []string{"plan", "--target-group", "api", "--state-dir", dir}, &environment{
+			stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: os.Getenv, engine: enginetest.New(),
+		})
+		if code != 0 || !strings.Contains(out.String(), "0 to register, 2 to deregister") {
+			t.Fatalf("berth plan = %d, %q, %s; want the targets of both groups to go", code, out.String(), errs.String())
+		}
+	}
+}
+
+// TestPlan_usage: 2 says that something would be changed, where that was asked for, and nothing else.
+func TestPlan_usage(t *testing.T) {
+	for args, want := range map[string]int{
+		"--typo":                               exitUsage,
+		"something":                            exitUsage,
+		"--detailed-exitcode --typo":           exitFailure,
+		"--typo --detailed-exitcode":           exitFailure,
+		"--timeout soon --detailed-exitcode":   exitFailure,
+		"--detailed-exitcode something":        exitFailure,
+		"something --detailed-exitcode=true":   exitFailure,
+		"--detailed-exitcode=perhaps":          exitFailure,
+		"--detailed-exitcode=false something":  exitUsage,
+		"--typo -- --detailed-exitcode":        exitUsage,
+		"--typo --detailed-exitcode-of-others": exitUsage,
+	} {
+		code, _, stderr := berth(t, append([]string{"plan"}, strings.Fields(args)...)...)
+		if code != want || !strings.Contains(stderr, "see: berth plan --help") {
+			t.Errorf("berth plan %s = %d, %s; want %d", args, code, stderr, want)
+		}
+	}
+	if code, _, stderr := berth(t, "status", "--detailed-exitcode"); code != exitUsage {
+		t.Errorf("berth status --detailed-exitcode = %d, %s; want %d", code, stderr, exitUsage)
 	}
 }

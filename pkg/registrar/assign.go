@@ -24,6 +24,11 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 	for _, groupARN := range slices.Concat(slices.Collect(maps.Keys(r.reconcilers)), slices.Collect(maps.Keys(r.recovered))) {
 		if _, named := keysOf[groupARN]; !named && !mayBe(groupARN, unfound) {
 			keysOf[groupARN] = nil
+			if r.reconcilers[groupARN] == nil {
+				// Before any other is looked at: nobody takes the groups of the configuration for all there is.
+				facts := r.recovered[groupARN][0].Facts
+				r.env.board.put(groupARN, GroupStatus{ARN: groupARN, Name: facts.Name, State: StateWaiting, Facts: facts})
+			}
 		}
 	}
 	base := input{seq: d.Seq, self: r.self, allotted: make(map[allotment]target.Allotment, len(d.Allotted)), unknown: make(map[string]bool, len(d.Unknown))}

@@ -1,9 +1,12 @@
 package registrar
 
 import (
+	"context"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"berth/pkg/target"
 )
 
 // TestBoard_once: each group of the configuration is on the board once, whoever has spoken of it, in whatever order.
@@ -39,4 +42,22 @@ func TestBoard_once(t *testing.T) {
 	sought("api")
 	b.remove("arn:1")
 	check("web has left the configuration", " api")
+}
+
+// TestBoard_groupLeft: a group that the ledger alone knows is on the board before any that is configured has been looked
+// at, so that nobody takes these for all there is.
+func TestBoard_groupLeft(t *testing.T) {
+	const arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web/0123456789abcdef"
+	r := New(nil, NewMemoryLedger(), Options{})
+	r.recovered[arn] = []Entry{{Facts: GroupFacts{ARN: arn, Name: "web"}, Target: target.Target{ID: "i-1", Port: 1}, Phase: Registered}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // no reconciler gets to say anything
+	r.Apply(Desired{Seq: 1})
+	r.apply(ctx)
+	r.children.Wait()
+	s, _ := r.Snapshot()
+	want := []GroupStatus{{ARN: arn, Name: "web", State: StateWaiting, Facts: GroupFacts{ARN: arn, Name: "web"}}}
+	if diff := cmp.Diff(want, s.Groups); s.Seq != 1 || diff != "" {
+		t.Errorf("snapshot of %d (-want +got):\n%s", s.Seq, diff)
+	}
 }
