@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,6 +56,25 @@ func TestPlan_groupLeft(t *testing.T) {
 		if code != 0 || !strings.Contains(out.String(), "0 to register, 2 to deregister") {
 			t.Fatalf("berth plan = %d, %q, %s; want the targets of both groups to go", code, out.String(), errs.String())
 		}
+	}
+}
+
+// TestPlan_unreadableDrains: what the agent would set aside is its own to set aside.
+func TestPlan_unreadableDrains(t *testing.T) {
+	account(t, "web")
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "drains.json"), []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs strings.Builder
+	code := execute(t.Context(), []string{"plan", "--target-group", "web", "--state-dir", dir}, &environment{
+		stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: os.Getenv, engine: enginetest.New(),
+	})
+	if code != 0 || !strings.Contains(errs.String(), "drains.json") {
+		t.Errorf("berth plan = %d, %q, %s; want 0, and the file named", code, out.String(), errs.String())
+	}
+	if files := readDir(t, dir); !slices.Equal(files, []string{"drains.json"}) {
+		t.Errorf("in the state directory: %v; want it as it was", files)
 	}
 }
 

@@ -293,9 +293,10 @@ func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 		a.engine = engine
 	}
 	admitted := admittedOf(a.ledger.Entries(), a.cfg.Groups, bootID)
-	var drains discovery.DrainStore = discovery.NewDrainFile(a.cfg.StateDir)
+	file := discovery.NewDrainFile(a.cfg.StateDir)
+	var drains discovery.DrainStore = file
 	if a.dry {
-		drains = readOnly{drains}
+		drains = readOnly{file}
 	}
 	return discovery.New(a.engine, drains, a.publish, discovery.Options{
 		Log: a.log, Metrics: discovery.NewMetrics(a.registry), Rules: discoveryRules(a.cfg), Generation: 1,
@@ -338,8 +339,11 @@ func (a *agent) run(ctx context.Context) error {
 	return group.Run()
 }
 
-// readOnly is a store of drains that forgets what it is told.
-type readOnly struct{ discovery.DrainStore }
+// readOnly is a store of drains that forgets what it is told, and leaves the file as it is.
+type readOnly struct{ file *discovery.DrainFile }
+
+// Load reads the file.
+func (r readOnly) Load() ([]discovery.Drain, error) { return r.file.Peek() }
 
 // Save does nothing.
 func (readOnly) Save([]discovery.Drain) error { return nil }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -36,31 +37,50 @@ type drainDocument struct {
 // Load reads the drains; a missing file holds none. A file that cannot be understood is set aside under a dated name,
 // for a person to look at, and reported.
 func (f *DrainFile) Load() ([]Drain, error) {
+	drains, bad, err := f.read()
+	if bad != nil {
+		return nil, f.setAside(bad)
+	}
+	return drains, err
+}
+
+// Peek reads the drains as Load does, and leaves a file that cannot be understood where it is: it may be called beside a
+// running agent.
+func (f *DrainFile) Peek() ([]Drain, error) {
+	drains, bad, err := f.read()
+	if bad != nil {
+		return nil, fmt.Errorf("read drains %s: %w", f.path, bad)
+	}
+	return drains, err
+}
+
+// read reads the drains. bad is why the file cannot be understood, err why it cannot be read.
+func (f *DrainFile) read() (drains []Drain, bad, err error) {
 	info, err := os.Stat(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read drains: %w", err)
+		return nil, nil, fmt.Errorf("read drains: %w", err)
 	}
 	if info.Size() > maxDrainFile {
-		return nil, f.setAside(fmt.Errorf("the file has %d bytes, at most %d are read", info.Size(), maxDrainFile))
+		return nil, fmt.Errorf("the file has %d bytes, at most %d are read", info.Size(), maxDrainFile), nil
 	}
 	b, err := os.ReadFile(f.path)
 	if err != nil {
-		return nil, fmt.Errorf("read drains: %w", err)
+		return nil, nil, fmt.Errorf("read drains: %w", err)
 	}
 	var doc drainDocument
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, f.setAside(err)
+		return nil, err, nil
 	}
-	drains := make([]Drain, 0, len(doc.Drains))
+	drains = make([]Drain, 0, len(doc.Drains))
 	for _, d := range doc.Drains {
 		if d.ID != "" && d.Cause != "" {
 			drains = append(drains, d)
 		}
 	}
-	return drains, nil
+	return drains, nil, nil
 }
 
 func (f *DrainFile) setAside(cause error) error {
@@ -71,7 +91,8 @@ func (f *DrainFile) setAside(cause error) error {
 	return fmt.Errorf("read drains %s, set aside as %s: %w", f.path, filepath.Base(aside), cause)
 }
 
-// Save replaces the drains on disk.
+// Save replaces the drains on disk. Root makes the file the directory's owner's, as it does the ledger: what an agent that
+// was run by hand leaves behind, the service can read.
 func (f *DrainFile) Save(drains []Drain) error {
 	if drains == nil {
 		drains = []Drain{}
@@ -81,13 +102,42 @@ func (f *DrainFile) Save(drains []Drain) error {
 		return fmt.Errorf("save drains: %w", err)
 	}
 	dir := filepath.Dir(f.path)
-	if err := renameio.WriteFile(f.path, append(b, '\n'), 0o600, renameio.WithTempDir(dir)); err != nil {
+	if err := f.replace(dir, append(b, '\n')); err != nil {
 		return fmt.Errorf("save drains: %w", err)
 	}
 	if err := syncDir(dir); err != nil {
 		return fmt.Errorf("save drains: %w", err)
 	}
 	return nil
+}
+
+// replace puts a file of this content, made in dir, in place of the present one.
+func (f *DrainFile) replace(dir string, content []byte) error {
+	file, err := renameio.NewPendingFile(f.path, renameio.WithTempDir(dir), renameio.WithPermissions(0o600), renameio.WithExistingPermissions())
+	if err != nil {
+		return err
+	}
+	defer file.Cleanup() //nolint:errcheck // what was made for nothing
+	if err := giveTo(file.File, dir); err != nil {
+		return err
+	}
+	if _, err := file.Write(content); err != nil {
+		return err
+	}
+	return file.CloseAtomicallyReplace()
+}
+
+// giveTo makes root's file that of dir's owner and group. Others own what they make.
+func giveTo(file *os.File, dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 || owner.Uid == 0 {
+		return nil
+	}
+	return file.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // syncDir makes a renaming in dir durable.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,6 +77,37 @@ func TestDrainFile_unreadable(t *testing.T) {
 				t.Errorf("Save: %v", err)
 			}
 		})
+	}
+}
+
+// TestDrainFile_owner: an agent that root ran by hand leaves a file that the service may read.
+func TestDrainFile_owner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give files away")
+	}
+	const uid, gid = 65534, 65533
+	dir := t.TempDir()
+	f, path := discovery.NewDrainFile(dir), filepath.Join(dir, "drains.json")
+	if err := os.WriteFile(path, []byte(`{"drains":[]}`), 0o600); err != nil { // as an agent of before left it
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := f.Save(nil); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := info.Sys().(*syscall.Stat_t); owner.Uid != uid || owner.Gid != gid || info.Mode().Perm() != 0o600 {
+			t.Errorf("the file is %d:%d's, %v; want its directory's owner's, 0600", owner.Uid, owner.Gid, info.Mode())
+		}
+		if err := os.Remove(path); err != nil { // and where there was none
+			t.Fatal(err)
+		}
 	}
 }
 
