@@ -27,7 +27,8 @@ func newBootCommand(env *environment) *cobra.Command {
 After a reboot Docker gives the same host ports to other containers. A target that is still registered from before would
 send them one another's traffic, and its health checks may pass. berth-boot.service runs this before docker.service; with
 nothing to do it ends at once, without asking anybody. What cannot be removed in time is left to the agent. Targets of
-another region are named and left alone: the agent does not remove them either.
+another region are named and left alone: the agent does not remove them either. Where the kernel's boot id cannot be read,
+all that is registered counts as of an earlier boot: do not run it there while containers serve.
 
 Exit codes: 0 nothing of this region is left of an earlier boot; 1 something is; 2 the configuration is wrong; 3 the agent runs.`,
 		Args:              noArgs,
@@ -62,6 +63,9 @@ func boot(ctx context.Context, cfg *config.Config, env *environment, bootID stri
 	if ledger, err := registrar.PeekLedger(cfg.StateDir); err == nil && len(registrar.Stale(ledger.Entries(), bootID)) == 0 {
 		fmt.Fprintln(env.stdout, "nothing is registered from an earlier boot")
 		return nil
+	}
+	if bootID == "" {
+		log.Warn("kernel does not tell its boot id: all that is registered counts as an earlier boot's")
 	}
 	ledger, err := registrar.OpenLedger(cfg.StateDir, bootID, registrar.LedgerOptions{Log: log})
 	if errors.Is(err, registrar.ErrLocked) {

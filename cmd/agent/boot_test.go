@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"berth/internal/elbsim"
+	"berth/pkg/config"
 	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
@@ -158,6 +159,23 @@ func TestBoot_outOfReach(t *testing.T) {
 	}
 	if n := len(registrar.Stale(ledger.Entries(), "now")); n != len(outOfReach) {
 		t.Errorf("the ledger has %d stale entries; want the %d that are left alone", n, len(outOfReach))
+	}
+}
+
+// TestBoot_notKnown: what cannot be told to be of this boot is of an earlier one.
+func TestBoot_notKnown(t *testing.T) {
+	sim := account(t, "web")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, "", "web", 32768)
+	cfg := config.Default()
+	cfg.StateDir = dir
+	var out, errs strings.Builder
+	err := boot(t.Context(), cfg, &environment{stdout: &out, stderr: &errs, getenv: os.Getenv}, "")
+	if err != nil || !strings.Contains(out.String(), "deregistered 1 targets") || !strings.Contains(errs.String(), "boot id") {
+		t.Errorf("boot = %v, %q, %s; want the target removed, and why", err, out.String(), errs.String())
+	}
+	if got := sim.Registered("web"); len(got) != 0 {
+		t.Errorf("%v are left", got)
 	}
 }
 

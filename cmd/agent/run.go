@@ -305,7 +305,8 @@ func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 }
 
 // admittedOf returns which runs have been registered in this boot, by the keys of the configuration that mean their groups:
-// the ledger's own key may have been renamed since, or be one of two.
+// the ledger's own key may have been renamed since, or be one of two. A boot that is not known counts as this one: the run
+// itself says whether it is over.
 func admittedOf(entries []registrar.Entry, groups []config.Group, bootID string) map[string][]target.Run {
 	admitted := map[string][]target.Run{}
 	for i := range entries {
@@ -390,8 +391,7 @@ func discoveryRules(cfg *config.Config) []discovery.Rule {
 	return out
 }
 
-// readBootID returns the kernel's id of this boot; "" where there is none to read, which no entry of a ledger matches
-// by chance.
+// readBootID returns the kernel's id of this boot; "" where there is none to read, which is no boot's.
 func readBootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

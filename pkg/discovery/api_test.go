@@ -434,6 +434,26 @@ func TestWatcher_drainsOfOthers(t *testing.T) {
 	})
 }
 
+// TestWatcher_bootNotKnown: a shutdown's drain that no boot can end would hold the host for good. A run tells by itself
+// whether it is over.
+func TestWatcher_bootNotKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := enginetest.New()
+		id := engine.Run(web("a"))
+		engine.Run(web("b"))
+		f, _ := engine.Facts(id)
+		for _, boot := range []string{"", "boot-1"} {
+			store := &memoryStore{drains: []discovery.Drain{
+				{ID: "1", Cause: discovery.CauseShutdown, Boot: boot, Since: time.Now()},
+				{ID: "2", Cause: discovery.CauseStopSignal, Container: id, StartedAt: f.StartedAt, Hold: discovery.HoldRun, Boot: boot, Since: time.Now()},
+			}}
+			h := watch(t, engine, store, options())
+			h.wants("b:32769")
+			h.stop()
+		}
+	})
+}
+
 // Whoever asks a watcher that has ended is told so, and whoever gives up is let go.
 func TestWatcher_ended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

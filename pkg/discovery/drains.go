@@ -21,9 +21,11 @@ func DrainID(cause, container string) string {
 // shutdown too.
 func (s *state) loadDrains(drains []Drain) {
 	for _, d := range drains {
-		otherBoot := d.Boot != "" && s.w.opts.BootID != "" && d.Boot != s.w.opts.BootID
+		known := d.Boot != "" && s.w.opts.BootID != ""
+		otherBoot := d.Boot != s.w.opts.BootID
 		switch {
-		case otherBoot && (d.Hold == HoldRun || d.Cause == CauseShutdown):
+		case known && otherBoot && d.Hold == HoldRun:
+		case (otherBoot || !known) && d.Cause == CauseShutdown: // nothing but the end of its boot ends it
 		case d.Hold == HoldConnection:
 		case s.foreign(d):
 			s.w.log.Info("drain of another instance is dropped", zap.String("drain", d.ID), zap.String("instance_id", d.Instance))

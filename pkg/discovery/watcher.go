@@ -42,7 +42,8 @@ type Options struct {
 	Admitted map[string][]target.Run
 	// Instance is this host's instance id, as far as it is known yet; Identify says it later.
 	Instance string
-	// BootID is the kernel's; drains of a run, or of a shutdown, that carry another one are dropped.
+	// BootID is the kernel's; drains of a run, or of a shutdown, that carry another one are dropped. Where it or theirs is
+	// not known, those of a run stay, which ends by itself, and those of a shutdown are dropped: nothing would end them.
 	BootID string
 	// Timing is the part of the decision that is time.
 	Timing Timing

@@ -65,6 +65,26 @@ func TestReachable(t *testing.T) {
 	}
 }
 
+// TestStale: a boot that is not known is nobody's.
+func TestStale(t *testing.T) {
+	for _, tt := range []struct {
+		entry, now string
+		phase      registrar.Phase
+		want       int
+	}{
+		{"a", "a", registrar.Registered, 0},
+		{"a", "b", registrar.Registered, 1},
+		{"", "b", registrar.Intended, 1},
+		{"a", "", registrar.Registered, 1},
+		{"", "", registrar.Registered, 1},
+		{"", "", registrar.Removing, 0},
+	} {
+		if got := registrar.Stale([]registrar.Entry{{BootID: tt.entry, Phase: tt.phase}}, tt.now); len(got) != tt.want {
+			t.Errorf("%s entry of boot %q, in boot %q: got %v; want %d", tt.phase, tt.entry, tt.now, got, tt.want)
+		}
+	}
+}
+
 func TestRemoveStale(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.foreign("web", 9)

@@ -21,7 +21,7 @@ type Entry struct {
 	// Intended is when a registration was decided, Confirmed when the load balancer accepted it or a look showed it,
 	// Removed when a deregistration was accepted.
 	Intended, Confirmed, Removed time.Time
-	// BootID is of the boot in which the entry was written: ports of an earlier boot belong to nobody.
+	// BootID is of the boot in which the entry was written: ports of an earlier boot belong to nobody. Empty: not known.
 	BootID string
 }
 
@@ -33,6 +33,10 @@ func (e Entry) ARN() string { return cmp.Or(e.Facts.ARN, e.Group.ARN) }
 func (e Entry) Compare(o Entry) int {
 	return cmp.Or(cmp.Compare(e.ARN(), o.ARN()), e.Target.Compare(o.Target))
 }
+
+// ofBoot reports whether the entry is known to have been written in this boot. One that is not known is nobody's: what it
+// registered may have been another boot's, or not.
+func (e Entry) ofBoot(bootID string) bool { return bootID != "" && e.BootID == bootID }
 
 // check returns why e cannot be kept: it has to name a target in full.
 func (e Entry) check() error {

@@ -28,8 +28,8 @@ func PeekLedger(dir string) (*Ledger, error) {
 	return l, nil
 }
 
-// Stale returns the entries that another boot than bootID wrote and that are not known to be removed, in order: their
-// ports belong to nobody now, and Docker is about to give them to whoever comes first.
+// Stale returns the entries that are not known to be of the boot bootID or to be removed, in order: their ports belong to
+// nobody now, and Docker is about to give them to whoever comes first. Where bootID is empty no entry is known to be.
 func Stale(entries []Entry, bootID string) []Entry {
-	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool { return e.BootID == bootID || e.Phase == Removing })
+	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool { return e.ofBoot(bootID) || e.Phase == Removing })
 }

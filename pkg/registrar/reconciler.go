@@ -84,7 +84,7 @@ func newReconciler(groupARN string, env *environment, entries []Entry) *reconcil
 		if e.Phase == Removing {
 			s.Since = e.Removed
 		}
-		if e.BootID != env.bootID && e.Phase != Removing {
+		if !e.ofBoot(env.bootID) && e.Phase != Removing {
 			// An earlier boot's registration is no proof of anything: if the port is wanted now, it is registered again;
 			// if not, it goes, though its container may be there again, on another port.
 			s.Phase, s.Run = Intended, target.Run{}

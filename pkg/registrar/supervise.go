@@ -24,7 +24,8 @@ type Options struct {
 	Log     *zap.Logger
 	Metrics *Metrics
 	Pacer   *Pacer // nil: one of its own
-	// BootID is this boot's; entries of the ledger that another boot wrote prove nothing about the present.
+	// BootID is this boot's; entries of the ledger that another boot wrote prove nothing about the present. Empty: it is
+	// not known, and no entry does.
 	BootID string
 	// WriteTimeout bounds RegisterTargets and DeregisterTargets, 3 s by default: longer, and a removal waits longer
 	// behind a registration that hangs. ReadTimeout bounds the describes, 5 s by default.

@@ -1,0 +1,24 @@
+package registrar
+
+import (
+	"testing"
+
+	"berth/pkg/target"
+)
+
+// TestReconciler_boot: what is not known to be of this boot is no proof that it is registered.
+func TestReconciler_boot(t *testing.T) {
+	x := target.Target{ID: "i-1", Port: 1}
+	for _, tt := range []struct {
+		entry, now string
+		want       Phase
+	}{
+		{"a", "a", Registered}, {"a", "b", Intended}, {"", "b", Intended}, {"a", "", Intended}, {"", "", Intended},
+	} {
+		r := New(nil, NewMemoryLedger(), Options{BootID: tt.now})
+		rec := newReconciler("arn:web", r.env, []Entry{{Target: x, Phase: Registered, BootID: tt.entry}})
+		if got := rec.have[x].Phase; got != tt.want {
+			t.Errorf("entry of boot %q, in boot %q: %s; want %s", tt.entry, tt.now, got, tt.want)
+		}
+	}
+}
