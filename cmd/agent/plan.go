@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,7 +38,8 @@ type changeV1 struct {
 }
 
 type groupV1 struct {
-	Keys      []string        `json:"keys"`
+	Keys      []string        `json:"keys"` // none: it has left the configuration
+	Name      string          `json:"name,omitempty"`
 	ARN       string          `json:"arn,omitempty"`
 	State     string          `json:"state"`
 	Err       string          `json:"error,omitempty"`
@@ -221,11 +223,14 @@ func planOf(s *registrar.Snapshot, complete bool) *planV1 {
 			p.Complete = false
 		}
 		p.Groups = append(p.Groups, groupV1{
-			Keys: g.Keys, ARN: g.ARN, State: g.State, Err: g.Err, Change: g.Change, Unclaimed: g.Unclaimed,
+			Keys: g.Keys, Name: g.Name, ARN: g.ARN, State: g.State, Err: g.Err, Change: g.Change, Unclaimed: g.Unclaimed,
 		})
 	}
 	return p
 }
+
+// label is what people call the group: its keys, or its name in AWS once it has left the configuration.
+func (g *groupV1) label() string { return cmp.Or(strings.Join(g.Keys, ", "), g.Name, g.ARN) }
 
 // print writes the plan for people: one line a change, + to register, - to deregister.
 func (p *planV1) print(w io.Writer) error {
@@ -248,10 +253,10 @@ func (p *planV1) print(w io.Writer) error {
 	}
 	for _, g := range p.Groups {
 		for _, t := range g.Unclaimed {
-			line("  %s in %s is unclaimed: nobody here knows who registered it; berth prune removes it", t, g.Keys)
+			line("  %s in %s is unclaimed: nobody here knows who registered it; berth prune removes it", t, g.label())
 		}
 		if g.State != registrar.StateOK {
-			line("! %s: %s: %s", g.Keys, g.State, plain(g.Err))
+			line("! %s: %s: %s", g.label(), g.State, plain(g.Err))
 			if g.Change != "" {
 				line("  → %s", plain(g.Change))
 			}

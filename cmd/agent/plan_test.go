@@ -102,3 +102,20 @@ func TestPlan_usage(t *testing.T) {
 		t.Errorf("berth status --detailed-exitcode = %d, %s; want %d", code, stderr, exitUsage)
 	}
 }
+
+// A group is called by its keys; one that has left the configuration has a name in AWS.
+func TestPlan_labels(t *testing.T) {
+	var out strings.Builder
+	p := &planV1{Groups: []groupV1{
+		{Keys: []string{"a", "b"}, Name: "ab", State: registrar.StateDenied, Err: "no"},
+		{Name: "left", ARN: "arn", State: registrar.StateGone, Err: "no"},
+		{ARN: "arn", State: registrar.StateGone, Err: "no"},
+	}}
+	if err := p.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	want := "! a, b: denied: no\n! left: gone: no\n! arn: gone: no\n0 to register, 0 to deregister\n"
+	if out.String() != want {
+		t.Errorf("printed %q; want %q", out.String(), want)
+	}
+}

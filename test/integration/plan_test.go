@@ -76,7 +76,7 @@ func TestPlan_cannotLook(t *testing.T) {
 	r := rig.New(t, rig.Options{})
 	r.Configure(t, r.YAML(nil, "")+"  nowhere: {}\n")
 	code, stdout, stderr := r.Berth(t, "plan")
-	if code != 1 || !strings.Contains(stdout, "! [nowhere]: gone") || !strings.Contains(stdout, "berth.yaml:") || !strings.Contains(stderr, "not complete") {
+	if code != 1 || !strings.Contains(stdout, "! nowhere: gone") || !strings.Contains(stdout, "berth.yaml:") || !strings.Contains(stderr, "not complete") {
 		t.Errorf("plan with an unknown group = %d\n%s%s", code, stdout, stderr)
 	}
 	r.Configure(t, "target_group: {}\n")
