@@ -39,6 +39,7 @@ type departure struct {
 	run    target.Run
 	host   bool
 	whole  bool   // it is over as soon as one of its groups refuses to let go
+	told   bool   // a refusal is its end as soon as all groups have acted
 	seq    uint64 // discovery's, from which its wants are gone
 	begun  time.Time
 	latest time.Time // when it is waited for no longer
@@ -48,7 +49,8 @@ type departure struct {
 	why, change string
 	had         bool            // something of it was, or was about to be, registered
 	keys        map[string]bool // its target groups
-	outAt       time.Time       // since when no load balancer has it; zero: one has
+	outAt       time.Time       // since when no load balancer has it but those that refused; zero: one has
+	refusing    bool            // some refused
 }
 
 // concernsRow reports whether a row is about what departs.
@@ -72,9 +74,9 @@ func (d *departure) before(s *server.StatusV1) {
 
 // judge brings the departure up to date.
 func (d *departure) judge(s *server.StatusV1, now time.Time) {
-	registered, draining, blocked := d.look(s)
+	registered, draining, blocked, all := d.look(s)
 	d.change = ""
-	if blocked != nil && d.whole {
+	if blocked != nil && (d.whole || all) {
 		d.phase, d.why, d.change = stuckPhase, describe(blocked), blocked.Change
 		return
 	}
@@ -93,11 +95,12 @@ func (d *departure) judge(s *server.StatusV1, now time.Time) {
 		}
 		return
 	}
-	if d.outAt.IsZero() {
+	if d.outAt.IsZero() || d.refusing && blocked == nil { // what was refused has gone, too
 		d.outAt = now
 	}
+	d.refusing = blocked != nil
 	d.await(s, draining, now)
-	if blocked != nil && d.phase.over() { // the rest has been waited for
+	if blocked != nil && (d.phase.over() || d.told) { // the rest has been waited for
 		d.phase, d.why, d.change = stuckPhase, describe(blocked), blocked.Change
 	}
 }
@@ -123,8 +126,9 @@ func (d *departure) await(s *server.StatusV1, draining *server.Row, now time.Tim
 }
 
 // look finds a row that a load balancer still has, one that is draining, and one that cannot be removed, whatever becomes of
-// the others.
-func (d *departure) look(s *server.StatusV1) (registered, draining, blocked *server.Row) {
+// the others. all reports that every group which had something of it refuses.
+func (d *departure) look(s *server.StatusV1) (registered, draining, blocked *server.Row, all bool) {
+	refusing := map[string]bool{}
 	for i := range s.Rows {
 		r := &s.Rows[i]
 		if !d.concernsRow(r) {
@@ -140,6 +144,7 @@ func (d *departure) look(s *server.StatusV1) (registered, draining, blocked *ser
 		case r.State.Wanted(), r.State == server.Leaving && r.Target.ID != "":
 			if d.refused(g) {
 				blocked = r
+				refusing[r.Group] = true
 			} else {
 				registered = r
 			}
@@ -147,7 +152,7 @@ func (d *departure) look(s *server.StatusV1) (registered, draining, blocked *ser
 			draining = r
 		}
 	}
-	return registered, draining, blocked
+	return registered, draining, blocked, len(refusing) == len(d.keys)
 }
 
 // refused reports whether a group has acted on the drain, and could not: only a person can change that.

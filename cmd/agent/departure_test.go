@@ -64,8 +64,7 @@ func TestDeparture_judge(t *testing.T) {
 		{"denied", status(ok, row(server.Healthy)), nil, []look{
 			// Of what it was denied before the drain nothing follows.
 			{0, status(group(registrar.StateDenied, "HTTP", 1), row(server.Leaving)), leavingPhase},
-			{1 * second, status(group(registrar.StateDenied, "HTTP", 2), row(server.Leaving)), drainingPhase},
-			{11 * second, status(group(registrar.StateDenied, "HTTP", 2), row(server.Leaving)), stuckPhase},
+			{1 * second, status(group(registrar.StateDenied, "HTTP", 2), row(server.Leaving)), stuckPhase},
 		}},
 		{"throttled for long", status(ok, row(server.Healthy)), nil, []look{
 			{0, status(group(registrar.StateThrottled, "HTTP", 1), row(server.Leaving)), leavingPhase},
@@ -116,6 +115,7 @@ func TestDeparture_oneGroupDenied(t *testing.T) {
 	}{
 		{"the host", departure{host: true}, []departurePhase{leavingPhase, drainingPhase, stuckPhase}},
 		{"a container", departure{run: run}, []departurePhase{leavingPhase, drainingPhase, stuckPhase}},
+		{"the host, told", departure{host: true, told: true}, []departurePhase{leavingPhase, stuckPhase, stuckPhase}},
 		{"a container, or not at all", departure{run: run, whole: true}, []departurePhase{stuckPhase, stuckPhase, stuckPhase}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -133,6 +133,36 @@ func TestDeparture_oneGroupDenied(t *testing.T) {
 				t.Errorf("what to change is %q; want that of the group that was denied", d.change)
 			}
 		})
+	}
+}
+
+// What is refused at first and goes then is given as long to settle as the rest.
+func TestDeparture_refusedAtFirst(t *testing.T) {
+	run, begun := testRun("web-1"), time.Now()
+	row := func(group string, s server.State, port uint16) server.Row {
+		return server.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}}
+	}
+	status := func(web string, rows ...server.Row) *server.StatusV1 {
+		return &server.StatusV1{Rows: rows, Groups: []server.GroupV1{
+			{Keys: []string{"api"}, State: registrar.StateOK, Protocol: "HTTP", Seq: 2, Tried: true},
+			{Keys: []string{"web"}, State: web, Protocol: "HTTP", Seq: 2, Tried: true},
+		}}
+	}
+	d := departure{host: true, seq: 2, begun: begun, latest: begun.Add(2 * time.Minute)}
+	d.before(status(registrar.StateOK, row("api", server.Healthy, 1), row("web", server.Healthy, 2)))
+	for _, look := range []struct {
+		at   time.Duration
+		s    *server.StatusV1
+		want departurePhase
+	}{
+		{time.Second, status(registrar.StateDenied, row("web", server.Leaving, 2)), drainingPhase},
+		{9 * time.Second, status(registrar.StateOK), drainingPhase},
+		{12 * time.Second, status(registrar.StateOK), drainingPhase},
+		{20 * time.Second, status(registrar.StateOK), gonePhase},
+	} {
+		if d.judge(look.s, begun.Add(look.at)); d.phase != look.want {
+			t.Errorf("after %v: %s (%s); want %s", look.at, d.phase, d.why, look.want)
+		}
 	}
 }
 

@@ -113,7 +113,7 @@ func (c *drainCommand) run(ctx context.Context, refs []string) error {
 		}
 		d := &departure{
 			name: cmpHost(req.Container), host: req.Host, run: drained.Run, seq: drained.Seq, begun: begun,
-			latest: begun.Add(actPatience), settle: c.leave.settling(), whole: !c.wait,
+			latest: begun.Add(actPatience), settle: c.leave.settling(), told: !c.wait,
 		}
 		if c.wait {
 			d.latest = c.leave.latest(begun, drained)

@@ -110,8 +110,8 @@ func plan(ctx context.Context, cfg *config.Config, env *environment, timeout tim
 			h := a.hostStatus()
 			return fmt.Errorf("learn this host's identity: %s; %s", h.IdentityErr, h.IdentityChange)
 		}
-		if problem := a.registrar.CredentialsErr(); problem != "" {
-			a.log.Error("no call could be made", zap.String("error", problem))
+		if problem, change := a.registrar.CredentialsErr(); problem != "" {
+			a.log.Error("no call could be made", zap.String("error", problem), zap.String("change", change))
 		}
 		p = planOf(s, complete)
 		return nil

@@ -352,7 +352,8 @@ func (readOnly) Save([]discovery.Drain) error { return nil }
 // hostStatus is what the status shows of this host.
 func (a *agent) hostStatus() server.Host {
 	s, _ := a.notices.Snapshot()
-	h := server.Host{CredentialsErr: a.registrar.CredentialsErr()}
+	h := server.Host{}
+	h.CredentialsErr, h.CredentialsChange = a.registrar.CredentialsErr()
 	h.Notices = s.Notices
 	if s.Identity == nil {
 		if h.IdentityErr, h.IdentityChange = s.Waiting, s.Change; s.Waiting != "" {

@@ -225,6 +225,9 @@ func (r *reconciler) publish(step Step) {
 	}
 	for _, t := range target.Sorted(r.have) {
 		h := r.have[t]
+		if h.Found && len(r.want[t]) == 0 {
+			continue // somebody else's
+		}
 		s.Targets = append(s.Targets, TargetStatus{
 			Target: t, Phase: h.Phase, Health: h.Health, Reason: h.Reason, Description: h.Description,
 			Since: h.Since, Wants: r.want[t], Run: h.Run,

@@ -33,7 +33,7 @@ func Reachable(entries []Entry, self Self, log *zap.Logger) []Entry {
 // what was not. A group that does not exist holds nothing.
 func RemoveStale(ctx context.Context, api API, ledger *Ledger, stale []Entry, o Options) (removed int, err error) {
 	o = o.withDefaults()
-	calls := &caller{api: api, metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: func(error) {}}
+	calls := &caller{api: api, metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: func(*CallError) {}}
 	byARN := map[string][]target.Target{}
 	for _, e := range stale {
 		byARN[e.ARN()] = append(byARN[e.ARN()], e.Target)

@@ -35,8 +35,8 @@ type caller struct {
 	api           API
 	metrics       *Metrics
 	write, read   time.Duration
-	dry           bool        // nothing is written, whoever asks for it
-	onCredentials func(error) // nil: the service took the signature
+	dry           bool             // nothing is written, whoever asks for it
+	onCredentials func(*CallError) // nil: the service took the signature
 }
 
 // do makes one call. A call that went out is never cancelled by ctx when it writes: it may still take effect after
@@ -53,6 +53,9 @@ func (c *caller) do(ctx context.Context, operation, group string, f func(context
 	defer cancel()
 	begun := time.Now()
 	ce := classify(operation, group, f(ctx))
+	if api, ok := c.api.(interface{ unsigned() bool }); ok && ce != nil && signatureCodes[ce.Code] && api.unsigned() {
+		ce.Fault = FaultTransient
+	}
 	c.metrics.call(operation, ce, time.Since(begun))
 	switch {
 	case ce != nil && ce.Fault == FaultCredentials:

@@ -82,7 +82,7 @@ func claimant(wants []target.Want) target.Run {
 // port to somebody else meanwhile; and those that are wanted by all but the address, which this host does not know yet.
 func (r *reconciler) keep() map[target.Target]bool {
 	keep := map[target.Target]bool{}
-	if r.ownID() == "" && len(r.in.keys) > 0 {
+	if r.addressOpen() && len(r.in.keys) > 0 {
 		wanted := map[uint16]bool{}
 		for _, w := range r.in.wants {
 			if r.in.facts.takes(w.Protocol) {
@@ -107,6 +107,16 @@ func (r *reconciler) keep() map[target.Target]bool {
 		}
 	}
 	return keep
+}
+
+// addressOpen reports whether the group's targets have an address of this host for their id that may become known yet: the
+// metadata service has not told the account, with the IPv4 address, or the VPC, with the IPv6 address.
+func (r *reconciler) addressOpen() bool {
+	self := r.in.self
+	if r.in.facts.IPAddressType == "ipv6" {
+		return r.ownID() == "" && self.VPC == ""
+	}
+	return r.ownID() == "" && self.Account == ""
 }
 
 // holder returns who has the target's port, in a protocol and address family that the group speaks.

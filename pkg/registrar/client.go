@@ -48,6 +48,9 @@ func (c oneWrite) Do(r *http.Request) (*http.Response, error) {
 	return c.of.Do(r)
 }
 
+// unsigned reports whether this host's clock, and not its secret, is why a signature was refused.
+func (c *client) unsigned() bool { return c.dates.unsigned() }
+
 type client struct {
 	*elasticloadbalancingv2.Client
 	creds *credentials

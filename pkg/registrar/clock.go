@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// ClockFar is how far this host's clock may be from that of AWS before it is said. Signatures are refused at 5 min.
+	// ClockFar is how far this host's clock may be from that of AWS before it is said.
 	ClockFar = time.Minute
+	// clockRefused is a little less than how far it may be before AWS refuses its signatures: 5 min.
+	clockRefused = 5*time.Minute - 5*time.Second
 	// clockNear is how near it must have come for that to be over, and how much it must have moved to be said anew.
 	clockNear = ClockFar / 2
 	// ClockChange says what to change about a clock that is far off.
@@ -20,8 +22,17 @@ const (
 
 // dates tells somebody, once there is one, how far this host's clock is ahead of that of AWS, by the date of each reply.
 type dates struct {
-	mu   sync.Mutex // guards tell, and is held while it is called: replies come on any goroutine
-	tell func(ahead time.Duration)
+	mu    sync.Mutex // guards all below, and is held while tell is called: replies come on any goroutine
+	tell  func(ahead time.Duration)
+	ahead time.Duration // as of the last reply
+}
+
+// unsigned reports whether the clock is so far off that a signature made by it is refused. The SDK makes up for it with the
+// next call.
+func (d *dates) unsigned() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ahead.Abs() > clockRefused
 }
 
 // dated looks at the date of each reply.
@@ -45,8 +56,9 @@ func (d dated) Do(r *http.Request) (*http.Response, error) {
 	middle := begun.Add(time.Since(begun) / 2)
 	d.dates.mu.Lock()
 	defer d.dates.mu.Unlock()
+	d.dates.ahead = middle.Sub(at.Add(time.Second / 2))
 	if d.dates.tell != nil {
-		d.dates.tell(middle.Sub(at.Add(time.Second / 2)))
+		d.dates.tell(d.dates.ahead)
 	}
 	return resp, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"berth/internal/elbsim"
 	"berth/pkg/registrar"
 )
 
@@ -80,4 +81,34 @@ func TestRegistrar_clock(t *testing.T) {
 			t.Errorf("slow replies put the clock %v ahead", got)
 		}
 	}, web())
+}
+
+// A signature that is refused is a wrong secret's, for a person to correct, or that of a clock which is far off, for which
+// the SDK makes up by itself.
+func TestRegistrar_signature(t *testing.T) {
+	for name, test := range map[string]struct {
+		awsAhead time.Duration
+		state    string
+		change   string
+	}{
+		"a wrong secret":           {0, registrar.StateDenied, "secret access key"},
+		"of a clock an hour off":   {time.Hour, registrar.StateWaiting, ""},
+		"of a clock an hour ahead": {-time.Hour, registrar.StateWaiting, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.start()
+				w.want("web", 1)
+				w.after(time.Minute)
+				w.sim.SetClock(test.awsAhead)
+				w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "SignatureDoesNotMatch", Status: 403})
+				w.want("web", 1, 2)
+				w.after(time.Second)
+				_, change := w.reg.CredentialsErr()
+				if g := w.group("web"); g.State != test.state || !strings.Contains(g.Change, test.change) || !strings.Contains(change, test.change) || (change == "") != (test.change == "") {
+					t.Errorf("status is %s (%q), of the credentials %q; want %s, %q", g.State, g.Change, change, test.state, test.change)
+				}
+			}, web())
+		})
+	}
 }

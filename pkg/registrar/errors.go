@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -63,7 +62,7 @@ var faultOfCode = map[string]Fault{
 	"UnrecognizedClientException": FaultCredentials,
 	"MissingAuthenticationToken":  FaultCredentials,
 	"IncompleteSignature":         FaultCredentials,
-	codeSignature:                 FaultCredentials, // a wrong secret key; or a clock that is off, which the SDK corrects for the next call
+	"SignatureDoesNotMatch":       FaultCredentials, // a wrong secret; with a clock that is far off it is transient
 	"InvalidSignatureException":   FaultCredentials,
 	"RequestExpired":              FaultTransient, // a clock that is off
 
@@ -94,8 +93,8 @@ const (
 	codeCredentials = "Credentials"
 )
 
-// codeSignature is AWS's for a call that was not signed with the secret of its access key.
-const codeSignature = "SignatureDoesNotMatch"
+// signatureCodes are AWS's for a call that was not signed with the secret of its access key; or by a clock that is far off.
+var signatureCodes = map[string]bool{"SignatureDoesNotMatch": true, "InvalidSignatureException": true}
 
 // CallError is the failure of one call: what was asked, what it was answered, and whether it may have taken effect
 // all the same.
@@ -127,9 +126,8 @@ func classify(operation, group string, err error) *CallError {
 	}
 	ce := &CallError{Operation: operation, Group: group, Err: err}
 	var noCreds *CredentialsError
-	var canceled *aws.RequestCanceledError
 	if errors.As(err, &noCreds) {
-		if errors.As(err, &canceled) || errors.Is(err, context.Canceled) { // while they were fetched
+		if errors.Is(err, context.Canceled) { // while they were fetched
 			ce.Fault, ce.Code, ce.Message = FaultTransient, codeCanceled, "given up"
 			return ce
 		}
@@ -256,8 +254,8 @@ func advice(e *CallError, g reference, f GroupFacts) string {
 	what := g.String()
 	switch e.Fault {
 	case FaultCredentials:
-		if e.Code == codeSignature {
-			return "correct the secret access key in the agent's environment or credentials file (or this host's clock), and restart the agent"
+		if signatureCodes[e.Code] {
+			return "correct the secret access key in the agent's environment or credentials file, and restart the agent"
 		}
 		return "attach an instance profile with the policy of " + policyFile + " to this instance (or set credentials in the agent's environment); the next attempt follows by itself"
 	case FaultDenied:

@@ -1,6 +1,7 @@
 package registrar_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func TestRegistrar_addressLater(t *testing.T) {
 		w.after(2 * time.Second)
 		w.stop()
 		whole := wholeSelf()
-		w.know = func(s *registrar.Self) { s.Address4 = whole.Address6 }
+		w.know = func(s *registrar.Self) { s.Account, s.Address4 = "", netip.Addr{} }
 		w.start()
 		w.want("ips", 1)
 		w.after(time.Minute)
@@ -99,7 +100,7 @@ func TestRegistrar_ipTargetOverRestart(t *testing.T) {
 				}
 				w.after(6 * time.Minute)
 				if got := w.sim.Registered("ips"); len(got) != 2 {
-					t.Errorf("registered %v after it was gone; want both", got)
+					t.Errorf("registered %v after it was gone; want both: %v", got, w.calls())
 				}
 				if n := len(w.ledger.Entries()); n != 2 {
 					t.Errorf("the ledger holds %d entries; want 2", n)
@@ -199,4 +200,86 @@ func TestRegistrar_goneForADay(t *testing.T) {
 			}, web())
 		})
 	}
+}
+
+// An ip target of this host's that somebody else registers, and that is found draining, is theirs when they bring it back.
+func TestRegistrar_foundDraining(t *testing.T) {
+	for name, want := range map[string][]any{"nobody here wants it": nil, "somebody does": {"ips", 9000}} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				x := target.Target{ID: "10.0.0.10", Port: 9000}
+				for _, change := range []func(string, ...target.Target) error{w.sim.Register, w.sim.Deregister} {
+					if err := change("ips", x); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.start()
+				w.want(want...)
+				w.after(time.Minute)
+				if n := len(w.writes()); n > 0 {
+					t.Errorf("writes while it drains: %v", w.writes())
+				}
+				if want == nil && len(w.group("ips").Targets) > 0 {
+					t.Errorf("status shows %+v as this host's", w.group("ips").Targets)
+				}
+				if err := w.sim.Register("ips", x); err != nil {
+					t.Fatal(err)
+				}
+				w.after(time.Hour)
+				if n := len(w.writes()); n > 0 {
+					t.Errorf("writes after it came back: %v", w.writes())
+				}
+				w.want()
+				w.after(5 * time.Second)
+				if got := w.sim.Registered("ips"); len(got) != 1 && want == nil {
+					t.Errorf("registered %v; want what somebody else has registered", got)
+				}
+			}, elbsim.Group{Name: "ips", Type: "ip"})
+		})
+	}
+}
+
+// An ip target that somebody else takes out is waited for by the next agent as by this one.
+func TestRegistrar_ipTargetRemovedByHand(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("ips", 1)
+		w.after(time.Minute)
+		if err := w.sim.Deregister("ips", target.Target{ID: "10.0.0.10", Port: 1}); err != nil {
+			t.Fatal(err)
+		}
+		for begun := time.Now(); w.group("ips").Targets[0].Phase == registrar.Registered; w.after(time.Second) { // until a look shows it
+			if time.Since(begun) > 10*time.Minute {
+				t.Errorf("no look in ten minutes: %v", w.calls())
+				return
+			}
+		}
+		w.stop()
+		if e := w.ledger.Entries(); len(e) != 1 || e[0].Phase != registrar.Removing {
+			t.Errorf("the ledger has %+v; want the target, leaving", e)
+		}
+		w.start()
+		w.want("ips", 1)
+		w.after(2 * time.Hour)
+		if got := w.sim.Registered("ips"); len(got) != 1 {
+			t.Errorf("registered %v; want it back", got)
+		}
+	}, elbsim.Group{Name: "ips", Type: "ip", DeregistrationDelay: time.Hour})
+}
+
+// Where the host turns out to have no such address, what it has under an old one goes.
+func TestRegistrar_noAddress(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("ips", 1)
+		w.after(2 * time.Second)
+		w.stop()
+		w.know = func(s *registrar.Self) { s.Address4 = netip.Addr{} }
+		w.start()
+		w.want("ips", 1)
+		w.after(2 * time.Second)
+		if got := w.sim.Registered("ips"); len(got) != 0 {
+			t.Errorf("registered %v by an address that the host has no more", got)
+		}
+	}, elbsim.Group{Name: "ips", Type: "ip"})
 }

@@ -23,17 +23,12 @@ func (p *Pacer) forget(now time.Time) {
 
 // space has the next call go out about an interval from now. The caller holds the lock.
 func (p *Pacer) space(interval time.Duration, now time.Time) {
+	if interval > p.interval {
+		p.stretched = now
+	}
 	if p.interval = interval; interval > 0 {
 		p.next = now.Add(interval*7/10 + rand.N(interval*3/10+1))
 	}
-}
-
-// scarceUntil is until when writes count as throttled: for as long as the crowd may still be there that throttled the last.
-func (p *Pacer) scarceUntil() time.Time {
-	if p.scarce.IsZero() {
-		return p.scarce
-	}
-	return p.scarce.Add(max(p.lull(), 2*p.interval))
 }
 
 // limit is the cap on I.
@@ -50,7 +45,7 @@ func (p *Pacer) limit(now time.Time) time.Duration {
 		share, age = 15, 10
 	}
 	limit := max(floor, time.Duration(p.peers)*time.Second/share)
-	if p.draining || !now.Before(p.scarceUntil()) {
+	if p.draining || !now.Before(p.scarce) {
 		return limit
 	}
 	return max(limit, now.Sub(p.throttled)/age)
@@ -58,5 +53,5 @@ func (p *Pacer) limit(now time.Time) time.Duration {
 
 // passes reports whether a permit need not wait for I, because it is a removal, and looks alone are throttled.
 func (p *Pacer) passes(t *Permit, now time.Time) bool {
-	return p.interval > 0 && t.class == ClassDeregister && !now.Before(p.scarceUntil())
+	return p.interval > 0 && t.class == ClassDeregister && !now.Before(p.scarce)
 }

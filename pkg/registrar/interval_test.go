@@ -80,6 +80,75 @@ func TestPacer_writesThrottled(t *testing.T) {
 	})
 }
 
+// TestPacer_oneWriteThrottled: one write among hours of throttled looks says that writes are scarce, for as long as a crowd
+// takes that begins now. It does not bring back an interval that has grown with the looks.
+func TestPacer_oneWriteThrottled(t *testing.T) {
+	for peers, most := range map[int]time.Duration{10: time.Minute, 100: 2 * time.Minute, 1000: 20 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			p := NewPacer(nil)
+			p.SetPeers(peers)
+			p.SetServing()
+			looked(p, 5*time.Hour)
+			permit, _ := granted(p, ClassRegister)
+			permit.Done(Throttled)
+			begun := time.Now()
+			for waited := time.Second; waited > 0; {
+				looked(p, time.Minute)
+				permit, took := granted(p, ClassDeregister)
+				permit.Done(Accepted)
+				if waited = took; took > most/2 {
+					t.Errorf("%d peers: a removal waited for %v, I is %v", peers, took, p.Interval())
+				}
+			}
+			if took := time.Since(begun); took > most+5*time.Minute {
+				t.Errorf("%d peers: writes counted as scarce for %v", peers, took)
+			}
+		})
+	}
+}
+
+// TestPacer_sideBySide: removals that go out side by side and are throttled together are one sign, not five.
+func TestPacer_sideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		p.SetPeers(320) // 32 s at most, 10 s at first
+		p.SetServing()
+		look, _ := granted(p, ClassDescribe)
+		look.Done(Throttled)
+		before := p.Interval()
+		var permits []*Permit
+		for range 4 {
+			permit, _ := granted(p, ClassDeregister)
+			permits = append(permits, permit)
+		}
+		time.Sleep(time.Second)
+		for _, permit := range permits {
+			permit.Done(Throttled)
+		}
+		if i := p.Interval(); i != 2*before {
+			t.Errorf("I is %v after four at once, was %v; want twice that", i, before)
+		}
+	})
+}
+
+// TestPacer_drainingKeeps: what is about to go out anyway is not put off because the host begins to drain.
+func TestPacer_drainingKeeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPacer(nil)
+		p.SetPeers(10)
+		p.SetServing()
+		for p.Interval() < 20*time.Second {
+			permit, _ := granted(p, ClassDeregister)
+			permit.Done(Throttled)
+		}
+		time.Sleep(time.Until(p.next) - time.Second)
+		p.SetDraining(true)
+		if _, took := granted(p, ClassDeregister); took > time.Second {
+			t.Errorf("the removal came after %v; it was due in a second", took)
+		}
+	})
+}
+
 // TestPacer_drainingCuts: what waits when the host begins to drain waits no longer than a host that drains does.
 func TestPacer_drainingCuts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

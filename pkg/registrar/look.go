@@ -67,24 +67,29 @@ func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
 		}
 		if !s.registered() {
 			if r.cond.AwaitGone {
-				r.have[t] = State{Phase: Removing, Settled: true, Health: s.Health, Reason: s.Reason, Description: s.Description, Since: now}
+				r.have[t] = State{Phase: Removing, Settled: true, Found: true, Health: s.Health, Reason: s.Reason, Description: s.Description, Since: now}
 			}
 			continue
 		}
-		wants, wanted := r.want[t]
-		switch {
-		case wanted:
-			run := claimant(wants)
-			r.log.Info("adopted a target that was registered already", zap.Stringer("target", t), zap.Stringer("container", run))
-			r.adopt(t, s, run, now)
-		case r.ours(t):
-			r.log.Info("found a stale target", zap.Stringer("target", t))
-			r.adopt(t, s, target.Run{}, now)
-		default:
-			r.unclaimed[t] = s
-		}
+		r.find(t, s, now)
 	}
 	r.env.sawPeers(r.arn, peers, r.ownID())
+}
+
+// find says whose a target of this host is that was found registered.
+func (r *reconciler) find(t target.Target, seen sighting, now time.Time) {
+	wants, wanted := r.want[t]
+	switch {
+	case wanted:
+		run := claimant(wants)
+		r.log.Info("adopted a target that was registered already", zap.Stringer("target", t), zap.Stringer("container", run))
+		r.adopt(t, seen, run, now)
+	case r.ours(t):
+		r.log.Info("found a stale target", zap.Stringer("target", t))
+		r.adopt(t, seen, target.Run{}, now)
+	default:
+		r.unclaimed[t] = seen
+	}
 }
 
 // observation is when a look was begun and answered. What it proves depends on the first.
@@ -109,6 +114,11 @@ type observation struct {
 func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
 	s, ok := r.have[t]
 	if !ok {
+		return
+	}
+	if s.Found && seen.registered() {
+		delete(r.have, t)
+		r.find(t, seen, o.now)
 		return
 	}
 	settled := s.WrittenAt.IsZero() || !o.begun.Before(s.WrittenAt.Add(settle))
@@ -140,6 +150,7 @@ func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
 	default:
 		if s.Phase == Registered {
 			r.lost(t, seen)
+			r.env.ledger.Note(r.arn, one, Removing)
 		}
 		s.Phase = Removing
 		s.Health, s.Reason, s.Description = seen.Health, seen.Reason, seen.Description

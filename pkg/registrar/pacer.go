@@ -74,8 +74,9 @@ type Pacer struct {
 	draining  bool
 	interval  time.Duration // I; 0: nobody throttles
 	crowded   time.Time     // the last call that was throttled, or failed in an outage
-	throttled time.Time     // the first of the present row of throttled calls
-	scarce    time.Time     // the last write that was throttled
+	throttled time.Time     // the first of the present row of throttled calls, or of writes where looks alone were before
+	scarce    time.Time     // until when writes count as throttled
+	stretched time.Time     // when I last became longer
 	next      time.Time     // the earliest time of the next call while I > 0
 	outage    outage
 	onChange  func(interval time.Duration)
@@ -113,7 +114,10 @@ func (p *Pacer) SetDraining(draining bool) {
 	p.draining = draining
 	now := time.Now()
 	if limit := p.limit(now); draining && p.interval > limit {
-		p.space(limit, now)
+		next := p.next
+		if p.space(limit, now); next.Before(p.next) {
+			p.next = next
+		}
 		p.report()
 		p.dispatch()
 	}
@@ -175,6 +179,7 @@ type Permit struct {
 	again   bool
 	aside   bool // granted regardless of I: what becomes of it says nothing about I, unless it is throttled
 	granted bool
+	sent    time.Time // when it was granted
 	ended   bool
 }
 
@@ -250,13 +255,14 @@ func (t *Permit) Done(o Outcome) {
 	p.answered = p.answered || o != Aborted
 	now := time.Now()
 	interval := p.interval
-	if o == Throttled && t.class != ClassDescribe {
-		p.scarce = now
+	scarcer := o == Throttled && t.class != ClassDescribe
+	if interval == 0 && o == Throttled || scarcer && !now.Before(p.scarce) {
+		p.throttled = now
 	}
 	switch {
 	case o == Throttled && interval == 0:
-		p.throttled = now
 		interval = max(time.Second, time.Duration(p.peers)*time.Second/32)
+	case o == Throttled && t.aside && t.sent.Before(p.stretched): // one of several side by side
 	case o == Throttled:
 		interval *= 2
 	case t.aside:
@@ -264,6 +270,9 @@ func (t *Permit) Done(o Outcome) {
 		if interval /= 3; interval < 500*time.Millisecond {
 			interval = 0
 		}
+	}
+	if scarcer { // for as long as the crowd may still be there
+		p.scarce = now.Add(max(p.lull(), 2*interval))
 	}
 	if !t.aside || o == Throttled {
 		p.space(min(interval, p.limit(now)), now)
@@ -301,7 +310,7 @@ func (p *Pacer) dispatch() {
 		t := p.waiting[i]
 		p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
 		p.buckets[t.class].take(now)
-		t.granted, t.aside = true, p.passes(t, now)
+		t.granted, t.sent, t.aside = true, now, p.passes(t, now)
 		p.inFlight++
 		if p.firstAt.IsZero() {
 			p.firstAt = now
@@ -334,7 +343,7 @@ func (p *Pacer) delay(t *Permit, now time.Time) time.Duration {
 		}
 		d = p.next.Sub(now)
 		if t.class == ClassDeregister {
-			d = min(d, p.scarceUntil().Sub(now))
+			d = min(d, p.scarce.Sub(now))
 		}
 	case !p.answered && p.inFlight > 0 && now.Sub(p.firstAt) < firstAlone:
 		return p.firstAt.Add(firstAlone).Sub(now)

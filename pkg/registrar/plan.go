@@ -49,6 +49,9 @@ type State struct {
 	Run target.Run
 	// Settled reports whether an observation has shown that a removal took effect: the target drains or is gone.
 	Settled bool
+	// Found reports that the target was found draining and nobody here has registered it: it is not ours, and may not be
+	// registered before it is gone.
+	Found bool
 }
 
 // doubted returns s with a write of class c in doubt until then.

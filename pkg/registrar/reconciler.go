@@ -87,7 +87,10 @@ func newReconciler(groupARN string, env *environment, entries []Entry) *reconcil
 		if !e.ofBoot(env.bootID) && e.Phase != Removing {
 			// An earlier boot's registration is no proof of anything: if the port is wanted now, it is registered again;
 			// if not, it goes, though its container may be there again, on another port.
-			s.Phase, s.Run = Intended, target.Run{}
+			s.Phase = Intended
+			if e.BootID != "" && env.bootID != "" {
+				s.Run = target.Run{}
+			}
 		}
 		if e.Phase == Intended || e.Phase == Removing {
 			// The write that the entry stands for may still be under way.
@@ -174,7 +177,9 @@ func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (S
 		case <-ctx.Done():
 			return Step{}, false
 		case <-r.urgent(permit.Class()):
-			if r.next(time.Now()).Class != permit.Class() {
+			step := r.next(time.Now())
+			r.publish(step)
+			if step.Class != permit.Class() {
 				return Step{}, false
 			}
 		case <-r.wake:

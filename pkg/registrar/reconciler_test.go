@@ -16,9 +16,12 @@ func TestReconciler_boot(t *testing.T) {
 		{"a", "a", Registered}, {"a", "b", Intended}, {"", "b", Intended}, {"a", "", Intended}, {"", "", Intended},
 	} {
 		r := New(nil, NewMemoryLedger(), Options{BootID: tt.now})
-		rec := newReconciler("arn:web", r.env, []Entry{{Target: x, Phase: Registered, BootID: tt.entry}})
+		rec := newReconciler("arn:web", r.env, []Entry{{Target: x, Run: target.Run{ID: "c1"}, Phase: Registered, BootID: tt.entry}})
 		if got := rec.have[x].Phase; got != tt.want {
 			t.Errorf("entry of boot %q, in boot %q: %s; want %s", tt.entry, tt.now, got, tt.want)
+		}
+		if over := rec.have[x].Run.ID == ""; over != (tt.entry == "a" && tt.now == "b") {
+			t.Errorf("entry of boot %q, in boot %q: its run is over: %v", tt.entry, tt.now, over)
 		}
 	}
 }

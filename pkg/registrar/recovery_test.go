@@ -58,7 +58,7 @@ func TestRegistrar_credentialsMended(t *testing.T) {
 			t.Errorf("%d calls in two hours of refused credentials", n)
 		}
 		w.sim.RemoveFault(id)
-		for mended := time.Now(); w.reg.CredentialsErr() != ""; w.after(time.Second) {
+		for mended := time.Now(); w.credentialsErr() != ""; w.after(time.Second) {
 			if time.Since(mended) > time.Hour {
 				t.Fatal("nobody has tried for an hour")
 			}

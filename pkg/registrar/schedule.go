@@ -169,7 +169,9 @@ func (s *schedule) follow(now time.Time, r *reconciler) time.Duration {
 		oldest = max(oldest, now.Sub(s.written))
 	}
 	if awaiting {
-		oldest = min(oldest, now.Sub(s.begun)) // what an earlier agent has written is waited for from the beginning
+		// What an earlier agent has written is waited for from the beginning. As of the last look: it keeps a container out, and
+		// is not to be put off while it is waited for.
+		oldest = min(s.last.Sub(s.written), s.last.Sub(s.begun))
 	}
 	least := max(15*time.Second, oldest/4)
 	switch {

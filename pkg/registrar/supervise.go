@@ -59,7 +59,7 @@ type Registrar struct {
 	wake    chan struct{}
 	learned atomic.Pointer[Self] // what Identify has said since
 	turned  atomic.Int64         // unix nanoseconds of the supervisor's last turn
-	creds   atomic.Pointer[string]
+	creds   atomic.Pointer[credentialsTrouble]
 
 	clockAhead time.Duration // as Snapshot has it; of the calls' replies, one at a time
 
@@ -150,23 +150,27 @@ func (r *Registrar) Prune(key string, targets []target.Target) bool {
 // Turned returns when the supervisor's loop last turned: at least every ten seconds while Run runs, whatever AWS does.
 func (r *Registrar) Turned() time.Time { return time.Unix(0, r.turned.Load()) }
 
-// CredentialsErr returns why the last call could not be signed; "" when it could, or none was made.
-func (r *Registrar) CredentialsErr() string {
-	if s := r.creds.Load(); s != nil {
-		return *s
+// credentialsTrouble is why calls cannot be signed, and what to change; both empty: they can.
+type credentialsTrouble struct{ err, change string }
+
+// CredentialsErr returns why the last call could not be signed, and what to change; both are empty when it could, or none
+// was made.
+func (r *Registrar) CredentialsErr() (problem, change string) {
+	if t := r.creds.Load(); t != nil {
+		return t.err, t.change
 	}
-	return ""
+	return "", ""
 }
 
 // credentials takes in whether the credentials are good. When they are again, everybody who was refused tries at once,
 // as the pacer lets them: they are the whole host's.
-func (r *Registrar) credentials(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
+func (r *Registrar) credentials(ce *CallError) {
+	now := credentialsTrouble{}
+	if ce != nil {
+		now = credentialsTrouble{ce.Error(), advice(ce, reference{}, GroupFacts{})}
 	}
-	before := r.creds.Swap(&text)
-	if err != nil || before == nil || *before == "" {
+	before := r.creds.Swap(&now)
+	if ce != nil || before == nil || before.err == "" {
 		return
 	}
 	r.env.mended.now()

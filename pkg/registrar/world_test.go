@@ -218,6 +218,11 @@ func (w *world) called(want ...string) {
 	}
 }
 
+func (w *world) credentialsErr() string {
+	problem, _ := w.reg.CredentialsErr()
+	return problem
+}
+
 func (w *world) group(key string) registrar.GroupStatus {
 	w.t.Helper()
 	s, _ := w.reg.Snapshot()

@@ -67,7 +67,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 		}
 		s := r.have[t]
 		s.Phase, s.Run, s.Since = Intended, entries[i].Run, time.Now()
-		s.Health, s.Reason, s.Description, s.Settled = "", "", "", false
+		s.Health, s.Reason, s.Description, s.Settled, s.Found = "", "", "", false, false
 		r.have[t] = s
 		delete(r.unclaimed, t)
 		send = append(send, t)

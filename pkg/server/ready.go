@@ -131,7 +131,7 @@ func credentialsCheck(h Host, r *registrar.Snapshot) Check {
 	case h.CredentialsErr != "":
 		return Check{
 			Name: "credentials", Blocks: true, Detail: h.CredentialsErr,
-			Change: "attach an instance profile with the policy of deploy/iam/policy.json",
+			Change: cmp.Or(h.CredentialsChange, "attach an instance profile with the policy of deploy/iam/policy.json"),
 		}
 	case r == nil || !r.Connected:
 		return Check{Name: "credentials", Blocks: true, Detail: "no call to AWS can be made yet"}

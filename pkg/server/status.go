@@ -35,8 +35,9 @@ type Host struct {
 	IdentityErr string `json:"identity_error,omitempty"`
 	// IdentityChange says what to change about it.
 	IdentityChange string `json:"identity_change,omitempty"`
-	// CredentialsErr says why no call to AWS can be made.
-	CredentialsErr string `json:"credentials_error,omitempty"`
+	// CredentialsErr says why no call to AWS can be made, CredentialsChange what to change.
+	CredentialsErr    string `json:"credentials_error,omitempty"`
+	CredentialsChange string `json:"credentials_change,omitempty"`
 	// Notices are what is about to happen to the instance: spot, lifecycle, rebalance, maintenance.
 	Notices []host.Notice `json:"notices,omitempty"`
 }
