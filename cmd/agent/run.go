@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -382,7 +383,7 @@ func discoveryRules(cfg *config.Config) []discovery.Rule {
 	out := make([]discovery.Rule, len(cfg.Groups))
 	for i, g := range cfg.Groups {
 		out[i] = discovery.Rule{
-			Group: g.Key, Port: g.ContainerPort, Healthy: g.RegisterWhen == config.WhenHealthy,
+			Group: g.Key, Name: cmp.Or(g.ARN, g.Name), Port: g.ContainerPort, Healthy: g.RegisterWhen == config.WhenHealthy,
 			DeregisterUnhealthy: g.DeregisterWhenUnhealthy, NoLabels: !g.Labels,
 		}
 		if c := g.Containers; c != nil {

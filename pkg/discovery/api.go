@@ -44,6 +44,9 @@ func (w *Watcher) Reconfigure(ctx context.Context, generation uint64, rules []Ru
 	}
 	reply := make(chan uint64, 1)
 	err := w.do(ctx, func(s *state) {
+		for _, l := range s.lives {
+			l.admitted = alsoKnown(l.admitted, s.rules, rules)
+		}
 		s.rules, s.generation, s.changed = rules, generation, true
 		s.stepEnd = append(s.stepEnd, func(seq uint64) { reply <- seq })
 	})

@@ -191,6 +191,9 @@ type Snapshot struct {
 // Rule is what the configuration says about one group, as far as discovery needs it.
 type Rule struct {
 	Group string
+	// Name is what the configuration calls the group by in AWS: who is in is in under another Group of this Name, too.
+	// Empty: nothing is known of it.
+	Name string
 	// Match takes containers that carry no label for it; nil: labels alone bring containers in.
 	Match *Match
 	// Port is the container's port to serve; zero: the only published one.

@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -382,7 +383,25 @@ func (s *state) admittedBefore(f Facts) map[string]bool {
 			}
 		}
 	}
-	return groups
+	return alsoKnown(groups, s.w.opts.Rules, s.rules)
+}
+
+// alsoKnown returns groups, which are of the old rules, with those of the new ones that are the same in AWS: renaming a key
+// takes nobody out who was in.
+func alsoKnown(groups map[string]bool, old, updated []Rule) map[string]bool {
+	known := groups
+	for _, before := range old {
+		if !groups[before.Group] || before.Name == "" {
+			continue
+		}
+		for _, now := range updated {
+			if now.Name == before.Name && !known[now.Group] {
+				known = maps.Clone(known)
+				known[now.Group] = true
+			}
+		}
+	}
+	return known
 }
 
 func about(l *life) []zap.Field {

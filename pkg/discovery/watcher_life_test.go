@@ -367,6 +367,37 @@ func TestWatcher_healthGateAcrossRestarts(t *testing.T) {
 	})
 }
 
+// Renaming a group's key takes nobody out who is in, whatever the HEALTHCHECK says by then; another group has its own gate.
+func TestWatcher_healthGateOfRenamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rule := func(group, name string) []discovery.Rule {
+			return []discovery.Rule{{Group: group, Name: name, Match: &discovery.Match{Name: "web-*"}, Healthy: true}}
+		}
+		engine := enginetest.New()
+		spec := checked("web-1", "web")
+		spec.Labels = nil
+		in := engine.Run(spec)
+		f, _ := engine.Facts(in)
+		engine.SetHealth(in, discovery.HealthUnhealthy)
+		late := engine.HangInspect(in) // the answer comes after the first reload
+		opts := discovery.Options{Rules: rule("web", "web-prod"), Admitted: map[string][]target.Run{"web": {{ID: in, StartedAt: f.StartedAt}}}}
+		h := watch(t, engine, &memoryStore{}, opts)
+		for i, step := range []struct {
+			key, name string
+			want      int
+		}{{"www", "web-prod", 1}, {"site", "web-prod", 1}, {"site", "web-new", 1}, {"other", "api-prod", 0}} {
+			if err := h.w.Reconfigure(t.Context(), uint64(i+2), rule(step.key, step.name)); err != nil {
+				t.Fatal(err)
+			}
+			late()
+			h.settle(time.Second)
+			if got := len(h.w.Snapshot().Wants[step.key]); got != step.want {
+				t.Errorf("%s of %s: %d wanted; want %d\n%s", step.key, step.name, got, step.want, describe(h.w.Snapshot()))
+			}
+		}
+	})
+}
+
 func TestWatcher_deregisterWhenUnhealthy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := watch(t, enginetest.New(), &memoryStore{}, healthRules())
