@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,8 +22,27 @@ const (
 	launchFollow = time.Hour
 )
 
-// stateTerminated is the target lifecycle state of an instance that is going to be terminated.
-const stateTerminated = "Terminated"
+// Target lifecycle states: of an instance that is going to be terminated, and those of a warm pool, where it serves nothing.
+// https://docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html
+const (
+	stateTerminated = "Terminated"
+	warmPrefix      = "Warmed:"
+)
+
+// inState reports whether the autoscaling group wants the instance in a state that fits.
+func inState(s *host.Snapshot, fits func(state string) bool) bool {
+	return slices.ContainsFunc(s.Notices, func(n host.Notice) bool { return n.Kind == host.Lifecycle && fits(n.Action) })
+}
+
+// terminating reports whether the instance is going to be terminated, out of a warm pool or not.
+func terminating(s *host.Snapshot) bool {
+	return inState(s, func(state string) bool { return strings.TrimPrefix(state, warmPrefix) == stateTerminated })
+}
+
+// pooled reports whether the instance is in a warm pool, or on its way there.
+func pooled(s *host.Snapshot) bool {
+	return inState(s, func(state string) bool { return strings.HasPrefix(state, warmPrefix) }) && !terminating(s)
+}
 
 // hooks keeps the host's lifecycle hooks until ctx ends.
 func (a *agent) hooks(ctx context.Context) error {
@@ -64,9 +84,6 @@ func given(name string) string {
 
 // terminateHook waits for the instance's termination, has it wait while the host drains, and lets it go on.
 func (a *agent) terminateHook(ctx context.Context, name string) {
-	terminating := func(s *host.Snapshot) bool {
-		return slices.ContainsFunc(s.Notices, func(n host.Notice) bool { return n.Kind == host.Lifecycle && n.Action == stateTerminated })
-	}
 	for a.noticed(ctx, terminating) {
 		hook, err := a.hookOf(ctx, host.Terminating, name)
 		if err != nil {
@@ -172,28 +189,46 @@ func (a *agent) groupKeys(required bool) []string {
 }
 
 // launchHook lets the instance come into service when every required group has a healthy target of it. Until then it
-// says nothing: how long that may take is the hook's own to decide.
+// says nothing: how long that may take is the hook's own to decide. On the way into a warm pool the same hook holds it, and
+// nothing is to be served there: it may go on at once, and again when it comes into service.
 func (a *agent) launchHook(ctx context.Context, name string) {
+	for {
+		intoPool, ok := a.comesIn(ctx)
+		if !ok {
+			return
+		}
+		hook, err := a.hookOf(ctx, host.Launching, name)
+		if err == nil {
+			err = hook.Complete(ctx)
+		}
+		a.hookFailed(ctx, err)
+		if !a.noticed(ctx, func(s *host.Snapshot) bool { return pooled(s) != intoPool }) {
+			return
+		}
+	}
+}
+
+// comesIn waits until every required group has a healthy target of the instance, or it is to come into a warm pool. It
+// reports false when ctx has ended.
+func (a *agent) comesIn(ctx context.Context) (intoPool, ok bool) {
 	stop := a.registrar.Follow(a.groupKeys(true))
 	followed := time.AfterFunc(launchFollow, stop)
 	defer stop()
 	defer followed.Stop()
 	for {
+		if s, _ := a.notices.Snapshot(); pooled(s) {
+			return true, true
+		}
 		status := a.server.Status()
 		if served(a.groupKeys(true), status.Rows) {
-			break
+			return false, true
 		}
 		select {
 		case <-time.After(hookPoll):
 		case <-ctx.Done():
-			return
+			return false, false
 		}
 	}
-	hook, err := a.hookOf(ctx, host.Launching, name)
-	if err == nil {
-		err = hook.Complete(ctx)
-	}
-	a.hookFailed(ctx, err)
 }
 
 // served reports whether every one of the groups has a healthy target; no groups have none.

@@ -186,6 +186,37 @@ func TestHost_launchHook(t *testing.T) {
 	}
 }
 
+// On its way into a warm pool an instance is held by the same hook as on its way into service, and serves nothing there.
+func TestHost_launchHookOfWarmPool(t *testing.T) {
+	r := rig.New(t, rig.Options{
+		Rules:  map[string]string{"web": "required: true"},
+		Config: "lifecycle: {launch_hook: coming}\n",
+		Sim:    elbsim.Config{Instance: elbsim.Instance{Tags: map[string]string{"aws:autoscaling:groupName": "web-asg"}}},
+	})
+	completed := func(n int) {
+		t.Helper()
+		harness.Eventually(t, harness.Patience, "the hook completed", func() error {
+			if got := len(r.Sim.CallsOf("CompleteLifecycleAction")); got != n {
+				return fmt.Errorf("%d times; want %d", got, n)
+			}
+			return nil
+		})
+	}
+	notice(t, r, elbsim.PathLifecycleState, "Warmed:Running")
+	r.Start(t)
+	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
+	completed(1)
+	if n := len(r.Calls("web", register)); n > 0 {
+		t.Errorf("%d registrations in the warm pool", n)
+	}
+	notice(t, r, elbsim.PathLifecycleState, "InService")
+	r.WaitHealthy(t, "web", rig.TargetsOf(t, c)...)
+	completed(2)
+	if calls := r.Sim.CallsOf("CompleteLifecycleAction"); len(calls) > 1 && calls[1].Time.Before(r.Calls("web", register)[0].Time) {
+		t.Error("it came into service before anything was registered")
+	}
+}
+
 // Everything fails at the metadata service but the identity, from the start to the end: nothing is drained.
 func TestHost_noticesFailThroughout(t *testing.T) {
 	r := rig.New(t, rig.Options{})
