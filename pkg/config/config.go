@@ -47,6 +47,8 @@ type Config struct {
 	Files []string
 
 	origins map[string]origin
+	main    string          // the path of the main file, which may be missing
+	saying  map[string]bool // the files that are not empty
 }
 
 // Docker is how the engine is reached.

@@ -125,12 +125,12 @@ func parse(o Options, path string, files []file, found problems) (*Config, error
 		problems: found, cfg: Default(), main: path,
 		groupAt: map[string]origin{}, arnAt: map[string]origin{}, ownershipAt: map[string]origin{},
 	}
-	l.cfg.origins = map[string]origin{}
+	l.cfg.origins, l.cfg.main, l.cfg.saying = map[string]origin{}, path, map[string]bool{}
 	says := false // some file says something
 	for _, f := range files {
 		l.cfg.Files = append(l.cfg.Files, f.path)
 		if root := parseFile(f.path, f.data, &l.problems); root != nil && root.kind != kindNull {
-			says = true
+			says, l.cfg.saying[f.path] = true, true
 			l.file(f.path, root)
 		}
 	}

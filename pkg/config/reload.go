@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // Change is one scalar key whose value differs between two configurations.
@@ -29,13 +31,36 @@ func Changes(old, updated *Config) []Change {
 }
 
 // CheckReload reports whether a running agent can go from old to updated without a restart. Its error joins a line
-// for every key that cannot change: a change that was taken without effect would be a lie.
+// for every key that cannot change, since a change that was taken without effect would be a lie, and for every file that
+// named groups and says nothing any more: it is more likely half written, or on a disk that is full, than meant to empty
+// them. A file of conf.d that was removed is meant.
 func CheckReload(old, updated *Config) error {
 	var errs []error
+	for _, f := range old.Files {
+		named := old.groupsOf(f)
+		switch {
+		case len(named) == 0, updated.saying[f]:
+		case slices.Contains(updated.Files, f):
+			errs = append(errs, fmt.Errorf("%s: is empty, and named %s: write target_groups: {} to let go of them, or restart berth", f, strings.Join(named, ", ")))
+		case f == old.main:
+			errs = append(errs, fmt.Errorf("%s: is gone, and named %s: restart berth to let go of them", f, strings.Join(named, ", ")))
+		}
+	}
 	for _, c := range Changes(old, updated) {
 		if !c.Reload {
 			errs = append(errs, fmt.Errorf("%s: %s: %q: cannot change from %q on reload: restart berth (targets stay)", c.Origin, c.Key, c.New, c.Old))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// groupsOf returns the keys of the groups that a file names first.
+func (c *Config) groupsOf(file string) []string {
+	var keys []string
+	for _, g := range c.Groups {
+		if strings.HasPrefix(g.Source, file+":") {
+			keys = append(keys, g.Key)
+		}
+	}
+	return keys
 }

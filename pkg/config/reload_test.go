@@ -77,3 +77,45 @@ func TestChanges(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
+
+// A file that named groups and is empty by now fails the reload, whatever other files name; one of conf.d may be removed.
+func TestCheckReload_emptied(t *testing.T) {
+	const more = "/etc/berth/conf.d/x.yaml"
+	read := func(files ...file) *Config {
+		t.Helper()
+		c, err := parse(Options{Getenv: noEnv}, mainFile, files, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	whole := file{mainFile, []byte("target_groups: {web: {}, api: {}}\n")}
+	x := file{more, []byte("target_groups: {x: {}}\n")}
+	old := read(whole, x)
+	for name, tt := range map[string]struct {
+		updated *Config
+		want    string
+	}{
+		"the same":        {read(whole, x), ""},
+		"conf.d removed":  {read(whole), ""},
+		"conf.d emptied":  {read(whole, file{more, []byte("# nothing\n")}), more + ": is empty, and named x: write target_groups: {} to let go of them, or restart berth"},
+		"emptied":         {read(file{mainFile, nil}, x), mainFile + ": is empty, and named api, web: write target_groups: {} to let go of them, or restart berth"},
+		"gone":            {read(x), mainFile + ": is gone, and named api, web: restart berth to let go of them"},
+		"without a group": {read(file{mainFile, []byte("target_groups: {}\n")}, x), ""},
+		"in another file": {read(file{mainFile, []byte("log: {level: debug}\n")}, file{more, []byte("target_groups: {x: {}, web: {}}\n")}), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ""
+			if err := CheckReload(old, tt.updated); err != nil {
+				got = err.Error()
+			}
+			if got != tt.want {
+				t.Errorf("got %q; want %q", got, tt.want)
+			}
+		})
+	}
+	// What named no group may be empty.
+	if err := CheckReload(read(file{mainFile, []byte("log: {level: info}\n")}, x), read(file{mainFile, nil}, x)); err != nil {
+		t.Error(err)
+	}
+}
