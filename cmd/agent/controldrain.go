@@ -192,8 +192,9 @@ func (c *control) undrained(r *http.Request) (server.UndrainedV1, error) {
 		if id == "" && d.Container != v.Run.ID || id != "" && d.ID != id {
 			continue
 		}
-		// What belongs to a connection, to the host or to a stop signal ends with its reason alone.
-		if d.Cause != discovery.CauseOperator && (id == "" || d.Cause != discovery.CauseShutdown) || d.Hold == discovery.HoldConnection {
+		// What belongs to a connection, to the host or to a stop signal ends with its reason alone. A shutdown does not where
+		// it restarts all but the kernel: the boot goes on, and the drain with it.
+		if d.Cause != discovery.CauseOperator && d.Cause != discovery.CauseShutdown || d.Hold == discovery.HoldConnection {
 			v.Left = append(v.Left, server.NewDrainV1(d))
 			continue
 		}

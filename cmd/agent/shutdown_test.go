@@ -163,6 +163,14 @@ func TestShutdownDrain_byAgent(t *testing.T) {
 	if err != nil || !strings.Contains(string(drains), `"shutdown"`) || !strings.Contains(string(drains), readBootID()) {
 		t.Errorf("drains on disk: %s (%v); want one for the shutdown, of this boot", drains, err)
 	}
+	// Should the boot go on, as with a restart of all but the kernel, the operator ends it.
+	undrain := &environment{stdin: strings.NewReader(""), stdout: &strings.Builder{}, stderr: &strings.Builder{}, getenv: os.Getenv}
+	brief, cancel := context.WithTimeout(t.Context(), 3*time.Second) // it waits for groups to act, which they cannot
+	defer cancel()
+	execute(brief, []string{"undrain", "--all"}, undrain)
+	if drains, err = os.ReadFile(filepath.Join(dir, "drains.json")); err != nil || strings.Contains(string(drains), `"shutdown"`) {
+		t.Errorf("drains on disk after undrain --all: %s (%v), %s; want none", drains, err, undrain.stderr)
+	}
 	stop()
 	if code := <-done; code != 0 {
 		t.Errorf("berth run = %d: %v", code, env.stderr)
