@@ -3,6 +3,7 @@ package discovery_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -517,6 +518,30 @@ func TestWatcher_endsQuickly(t *testing.T) {
 			t.Error("the last drains were not written")
 		}
 	})
+}
+
+// A clock that is set moves no beat: where it is read without the monotonic clock, a step back makes every beat look older
+// than the agent, and the watchdog ends a loop that turns.
+func TestWatcher_Turned_clockStep(t *testing.T) {
+	engine := enginetest.New()
+	engine.Down()
+	w, err := discovery.New(engine, nil, func(*discovery.Snapshot) {}, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	for w.Turned().IsZero() && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if at := w.Turned().String(); !strings.Contains(at, " m=") { // as time.Time prints its monotonic reading
+		t.Errorf("the loop last turned at %s; want a time with its monotonic reading", at)
+	}
 }
 
 // The heart beats whatever Docker does, and not before or after the loop runs.

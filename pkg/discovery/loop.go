@@ -129,7 +129,7 @@ func (s *state) offerList() (chan<- listJob, listJob) {
 // step does what the time asks for, publishes, and answers those who waited for that.
 func (s *state) step() {
 	now := s.now()
-	s.w.turned.Store(now.UnixNano())
+	s.w.turned.Store(&now)
 	s.tick(now)
 	if s.changed && s.ready(now) {
 		s.resolve(now)

@@ -124,7 +124,7 @@ type Watcher struct {
 	started atomic.Bool
 	latest  atomic.Pointer[Snapshot]
 	stream  atomic.Pointer[Stream]
-	turned  atomic.Int64 // Unix nanoseconds
+	turned  atomic.Pointer[time.Time]
 }
 
 // New makes a Watcher of engine. Drains are loaded from store, which may be nil: then they end with the process.
@@ -222,11 +222,10 @@ func (w *Watcher) Snapshot() *Snapshot { return w.latest.Load() }
 func (w *Watcher) Stream() Stream { return *w.stream.Load() }
 
 // Turned returns when the loop last turned; it does so every few seconds whatever Docker does. A watchdog takes a time
-// long past for a hang. It is zero before Run.
+// long past for a hang. It is zero before Run, and has its monotonic reading: a step of the clock is no silence.
 func (w *Watcher) Turned() time.Time {
-	n := w.turned.Load()
-	if n == 0 {
-		return time.Time{}
+	if at := w.turned.Load(); at != nil {
+		return *at
 	}
-	return time.Unix(0, n)
+	return time.Time{}
 }

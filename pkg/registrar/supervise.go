@@ -58,7 +58,7 @@ type Registrar struct {
 	desired atomic.Pointer[Desired]
 	wake    chan struct{}
 	learned atomic.Pointer[Self] // what Identify has said since
-	turned  atomic.Int64         // unix nanoseconds of the supervisor's last turn
+	turned  atomic.Pointer[time.Time]
 	creds   atomic.Pointer[credentialsTrouble]
 
 	clockAhead time.Duration // as Snapshot has it; of the calls' replies, one at a time
@@ -147,8 +147,19 @@ func (r *Registrar) Prune(key string, targets []target.Target) bool {
 	})
 }
 
-// Turned returns when the supervisor's loop last turned: at least every ten seconds while Run runs, whatever AWS does.
-func (r *Registrar) Turned() time.Time { return time.Unix(0, r.turned.Load()) }
+// Turned returns when the supervisor's loop last turned: at least every ten seconds while Run runs, whatever AWS does. It
+// is zero before Run, and has its monotonic reading: a step of the clock is no silence.
+func (r *Registrar) Turned() time.Time {
+	if at := r.turned.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
+}
+
+func (r *Registrar) beat() {
+	now := time.Now()
+	r.turned.Store(&now)
+}
 
 // credentialsTrouble is why calls cannot be signed, and what to change; both empty: they can.
 type credentialsTrouble struct{ err, change string }
@@ -187,7 +198,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 	}
 	defer r.children.Wait()
 	for {
-		r.turned.Store(time.Now().UnixNano())
+		r.beat()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -213,7 +224,7 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 	var err error
 	done := async(func() { api, self, err = r.connect(ctx) })
 	for {
-		r.turned.Store(time.Now().UnixNano())
+		r.beat()
 		select {
 		case <-turn:
 			continue

@@ -208,7 +208,8 @@ func groupCheck(g *registrar.GroupStatus) (Check, bool) {
 // Loop is one of the agent's loops, as far as liveness goes.
 type Loop struct {
 	Name string
-	// Beat returns when the loop last turned: not when it last made progress. Zero: it has not begun.
+	// Beat returns when the loop last turned: not when it last made progress. Zero: it has not begun. It must have its
+	// monotonic reading, or a clock that is set makes a loop that turns look stuck.
 	Beat func() time.Time
 	// Within is how long it may take to turn; 0 means DefaultLoopWithin.
 	Within time.Duration
