@@ -20,7 +20,13 @@ if booted; then systemctl daemon-reload; fi
 
 removed=/var/lib/berth/removed # left by the removal of a package that was enabled
 if [ -n "$2" ] && [ ! -e "$removed" ]; then
-	if booted && systemctl --quiet is-active berth.service; then invoke restart berth.service; fi
+	# As below, a start that fails is no failure of the upgrade: dpkg would leave the package half-configured.
+	if booted && systemctl --quiet is-active berth.service && ! invoke restart berth.service; then
+		cat >&2 <<-'END'
+			berth: the new version is installed and does not start; it is tried again every 10 s. See what is wrong:
+			  systemctl status berth; berth check
+		END
+	fi
 	exit 0
 fi
 rm -f "$removed"
