@@ -42,7 +42,11 @@ Exit codes: 0 nothing of this region is left of an earlier boot; 1 something is;
 				if f := cmd.Flags().Lookup("state-dir"); f != nil && f.Changed {
 					cfg.StateDir = f.Value.String()
 				}
-				fmt.Fprintf(env.stderr, "berth: the configuration is wrong, working from the ledger in %s alone\n", cfg.StateDir)
+				what := "the configuration is wrong"
+				if errors.Is(wrong, config.ErrNoGroups) {
+					what = "no target group is configured"
+				}
+				fmt.Fprintf(env.stderr, "berth: %s, working from the ledger in %s alone\n", what, cfg.StateDir)
 			}
 			err := boot(cmd.Context(), cfg, env, readBootID())
 			if wrong != nil && !errors.Is(wrong, config.ErrNoGroups) {

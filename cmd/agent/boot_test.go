@@ -186,6 +186,45 @@ func TestBoot_nothingThere(t *testing.T) {
 	}
 }
 
+// TestBoot_unconfigured: the unit runs wherever it is enabled, also on a host that has no configuration yet. AWS and the
+// metadata service answer, so that a question to either would be seen.
+func TestBoot_unconfigured(t *testing.T) {
+	sim := account(t, "web")
+	nothing := filepath.Join(t.TempDir(), "berth.yaml")
+	if err := os.WriteFile(nothing, []byte("# nothing yet\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("BERTH_STATE_DIR", filepath.Join(t.TempDir(), "none"))
+	cases := map[string][]string{"a file that says nothing": {"boot", "--config", nothing}}
+	if _, err := os.Stat(filepath.Dir(config.DefaultPath)); errors.Is(err, os.ErrNotExist) { // else it is this machine's own
+		cases["no file"] = []string{"boot"}
+	}
+	for name, args := range cases {
+		code, stdout, stderr := berth(t, args...)
+		if code != 0 || stdout != "nothing is registered from an earlier boot\n" || strings.Contains(stderr, "wrong") || strings.Count(stderr, "\n") > 1 {
+			t.Errorf("%s: berth boot = %d, %q, %q; want 0, and nothing called wrong", name, code, stdout, stderr)
+		}
+	}
+	if calls := sim.Calls(); len(calls) > 0 {
+		t.Errorf("it asked %v", calls)
+	}
+}
+
+// TestBoot_stateDirOfConfiguration: the ledger is where the configuration says, whatever the unit sets.
+func TestBoot_stateDirOfConfiguration(t *testing.T) {
+	sim := account(t, "web")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, "before", "web", 32768)
+	file := filepath.Join(t.TempDir(), "berth.yaml")
+	if err := os.WriteFile(file, []byte("state_dir: "+dir+"\ntarget_groups: {web: {}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("STATE_DIRECTORY", t.TempDir()) // as the unit sets it
+	if code, stdout, stderr := berth(t, "boot", "--config", file); code != 0 || len(sim.Registered("web")) != 0 {
+		t.Errorf("berth boot = %d, %q, %q, and %v are left; want none", code, stdout, stderr, sim.Registered("web"))
+	}
+}
+
 func TestBoot_agentRuns(t *testing.T) {
 	sim := account(t, "web")
 	dir := t.TempDir()

@@ -46,6 +46,12 @@ func TestUnits(t *testing.T) {
 				t.Errorf("%s: %s=%s; want %s", name, key, got, want)
 			}
 		}
+		// What a unit has to do hangs on the configuration, which systemd does not read: it is skipped for nothing.
+		for key := range u {
+			if strings.HasPrefix(key, "Condition") || strings.HasPrefix(key, "Assert") {
+				t.Errorf("%s: %s=%s can skip it without a word", name, key, strings.Join(u[key], " "))
+			}
+		}
 		// Nothing stronger than an order towards Docker: a Docker that somebody stopped stays stopped, and one that restarts
 		// takes nothing with it.
 		for _, strong := range []string{"Wants", "Requires", "Requisite", "BindsTo", "PartOf", "Upholds"} {
