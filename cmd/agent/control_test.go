@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -212,6 +213,28 @@ func TestControl_nonsense(t *testing.T) {
 	}
 	if generation := c.settings.Load().generation; generation != 1 {
 		t.Errorf("generation %d; want 1", generation)
+	}
+}
+
+// As many targets as the documentation promises can be named, however long their names; more are too many, and a body
+// beyond all of them is not read to its end.
+func TestControl_pruneMany(t *testing.T) {
+	c := newControlled(t)
+	longest := server.GroupTargetV1{
+		Group:  strings.Repeat("k", 64),
+		Target: target.Target{ID: "2001:0db8:ffff:ffff:ffff:ffff:ffff:ffff", Port: 65535},
+	}
+	named := slices.Repeat([]server.GroupTargetV1{longest}, maxPrune+1)
+	got, err := c.client.Prune(t.Context(), server.PruneV1{Targets: named[:maxPrune]})
+	if err != nil || len(got.Left) != maxPrune {
+		t.Errorf("%d targets named: %d answered for, %v; want all", maxPrune, len(got.Left), err)
+	}
+	var refused *server.APIError
+	if _, err := c.client.Prune(t.Context(), server.PruneV1{Targets: named}); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest || !strings.Contains(refused.Message, "at most 1000") {
+		t.Errorf("%d targets named: %v; want 400, and how many can be", maxPrune+1, err)
+	}
+	if status, body := c.do(t, "POST", "/v1/prune", `{"targets": [`+strings.Repeat(" ", 256<<10)+`]}`); status != http.StatusBadRequest || !strings.Contains(body, "too large") {
+		t.Errorf("a body of more than 256 KiB: %d %s; want 400 too large", status, body)
 	}
 }
 

@@ -26,7 +26,8 @@ type limits struct {
 	turning     int           // connections that are being turned away; more are closed
 	polls       int           // requests that wait for a change; more are answered 503
 	headerBytes int           // of a request
-	bodyBytes   int64         // of a request
+	bodyBytes   int64         // of a request over TCP
+	socketBytes int64         // of a request over the control socket: a prune of 1,000 targets with the longest names has 160 KiB
 	header      time.Duration // from the connection to the end of a request's header
 	read        time.Duration // to the end of its body
 	write       time.Duration // of an answer: a client that never reads is cut
@@ -36,7 +37,7 @@ type limits struct {
 
 func defaultLimits() limits {
 	return limits{
-		conns: 128, turning: 32, polls: 64, headerBytes: 16 << 10, bodyBytes: 64 << 10,
+		conns: 128, turning: 32, polls: 64, headerBytes: 16 << 10, bodyBytes: 64 << 10, socketBytes: 256 << 10,
 		header: 5 * time.Second, read: 10 * time.Second, write: 15 * time.Second, idle: 30 * time.Second,
 		grace: time.Second,
 	}
@@ -101,10 +102,11 @@ type Server struct {
 // listener is an open socket with what is served on it.
 type listener struct {
 	net.Listener
-	addr    net.Addr // the socket's own is the name it was made under
-	name    string
-	handler http.Handler
-	cleanup func()
+	addr      net.Addr // the socket's own is the name it was made under
+	name      string
+	handler   http.Handler
+	bodyBytes int64 // of a request
+	cleanup   func()
 }
 
 // Listen opens every socket of the configuration and registers the metrics; it serves nothing before Run. An address
@@ -145,7 +147,7 @@ func listen(ctx context.Context, cfg Config, lim limits) (_ *Server, err error) 
 		if err != nil {
 			return nil, err
 		}
-		s.listeners = append(s.listeners, listener{newGate(l, lim), &net.UnixAddr{Name: cfg.Socket, Net: "unix"}, "control socket", s.controlHandler(), cleanup})
+		s.listeners = append(s.listeners, listener{newGate(l, lim), &net.UnixAddr{Name: cfg.Socket, Net: "unix"}, "control socket", s.controlHandler(), lim.socketBytes, cleanup})
 	}
 	return s, nil
 }
@@ -156,7 +158,7 @@ func (s *Server) listenTCP(ctx context.Context, flag, addr string, h http.Handle
 	if err != nil {
 		return fmt.Errorf("listen on %s (%s): %w", addr, flag, explainListen(err))
 	}
-	s.listeners = append(s.listeners, listener{newGate(l, s.limits), l.Addr(), flag, h, func() {}})
+	s.listeners = append(s.listeners, listener{newGate(l, s.limits), l.Addr(), flag, h, s.limits.bodyBytes, func() {}})
 	return nil
 }
 
@@ -180,7 +182,7 @@ func (s *Server) Run(ctx context.Context) error {
 	servers := make([]*http.Server, 0, len(s.listeners))
 	for _, l := range s.listeners {
 		srv := &http.Server{
-			Handler:           http.MaxBytesHandler(l.handler, s.limits.bodyBytes),
+			Handler:           http.MaxBytesHandler(l.handler, l.bodyBytes),
 			ReadHeaderTimeout: s.limits.header,
 			ReadTimeout:       s.limits.read,
 			WriteTimeout:      s.limits.write,
