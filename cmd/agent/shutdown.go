@@ -110,7 +110,7 @@ func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) error {
 		return err
 	}
 	d := &departure{name: "the host", host: true, seq: drained.Seq, begun: begun, latest: latest}
-	if wait := drained.Wait(); wait > 0 {
+	if wait, ok := drained.Wait(); ok {
 		d.latest = begun.Add(wait) // it may have been reloaded since the file was changed
 	}
 	d.before(&before)

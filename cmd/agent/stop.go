@@ -85,7 +85,11 @@ func (f *leaveFlags) latest(begun time.Time, d server.DrainedV1) time.Time {
 	if f.cmd.Flags().Changed("max-wait") {
 		return begun.Add(f.maxWait)
 	}
-	return begun.Add(cmp.Or(d.Wait(), config.Default().Drain.MaxWait))
+	wait, ok := d.Wait()
+	if !ok {
+		wait = config.Default().Drain.MaxWait
+	}
+	return begun.Add(wait)
 }
 
 func (f *leaveFlags) settling() *time.Duration {

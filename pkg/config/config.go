@@ -68,7 +68,7 @@ type Log struct {
 // Drain bounds how long targets are waited for on their way out.
 type Drain struct {
 	// MaxWait is the longest wait of one drain for its targets to be gone and settled. Longer loses fewer requests of
-	// slow clients; shorter makes deployments quicker.
+	// slow clients; shorter makes deployments quicker. Zero waits for nothing.
 	MaxWait time.Duration
 	// ShutdownMaxWait is the same while the host shuts down.
 	ShutdownMaxWait time.Duration

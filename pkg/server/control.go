@@ -77,13 +77,10 @@ type DrainedV1 struct {
 	Warning string `json:"warning,omitempty"`
 }
 
-// Wait returns MaxWait as a duration; 0 where it cannot be read.
-func (d DrainedV1) Wait() time.Duration {
+// Wait returns MaxWait as a duration, and whether it can be read: zero is a wait like others.
+func (d DrainedV1) Wait() (time.Duration, bool) {
 	w, err := time.ParseDuration(d.MaxWait)
-	if err != nil {
-		return 0
-	}
-	return w
+	return w, err == nil
 }
 
 // UndrainedV1 is what DELETE /v1/drains answers.
