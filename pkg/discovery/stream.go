@@ -130,18 +130,18 @@ func (w *Watcher) session(ctx context.Context, since time.Time) (last time.Time,
 	if !w.tell(ctx, streamEvent{kind: streamUp, info: info, past: known}) {
 		return last, ctx.Err()
 	}
-	var heardAt atomic.Int64
-	heardAt.Store(time.Now().UnixNano())
+	begun := time.Now()
+	var heard atomic.Int64 // nanoseconds after that, when the last event came: no step of the clock makes it silent, or not
 	guarded := make(chan struct{})
 	go func() {
 		defer close(guarded)
-		w.guard(ctx, &heardAt, cancel)
+		w.guard(ctx, func() time.Duration { return time.Since(begun) - time.Duration(heard.Load()) }, cancel)
 	}()
 	defer func() { cancel(nil); <-guarded }()
 	for {
 		select {
 		case e := <-messages:
-			heardAt.Store(time.Now().UnixNano())
+			heard.Store(int64(time.Since(begun)))
 			if e.Time.After(last) {
 				last = e.Time
 			}
@@ -174,7 +174,7 @@ func (w *Watcher) ping(ctx context.Context) (EngineInfo, error) {
 // guard pings the engine while the stream is silent, and ends the stream when two pings in a row fail: an engine that
 // hangs ends no stream by itself. A stream that brings events proves itself; not asking then also keeps from waking
 // an engine that is shutting down, whose last events still arrive when its socket is systemd's again.
-func (w *Watcher) guard(ctx context.Context, heardAt *atomic.Int64, end context.CancelCauseFunc) {
+func (w *Watcher) guard(ctx context.Context, silent func() time.Duration, end context.CancelCauseFunc) {
 	ticker := time.NewTicker(w.opts.PingInterval)
 	defer ticker.Stop()
 	for failures := 0; ; {
@@ -183,7 +183,7 @@ func (w *Watcher) guard(ctx context.Context, heardAt *atomic.Int64, end context.
 			return
 		case <-ticker.C:
 		}
-		if time.Since(time.Unix(0, heardAt.Load())) < w.opts.PingInterval {
+		if silent() < w.opts.PingInterval {
 			failures = 0
 			continue
 		}
