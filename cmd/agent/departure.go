@@ -43,6 +43,8 @@ type departure struct {
 	seq    uint64 // discovery's, from which its wants are gone
 	begun  time.Time
 	latest time.Time // when it is waited for no longer
+	// sight is when the agent must know what is registered, for it to be waited for any longer; zero: at latest.
+	sight  time.Time
 	settle *time.Duration
 
 	phase       departurePhase
@@ -51,6 +53,7 @@ type departure struct {
 	keys        map[string]bool // its target groups
 	outAt       time.Time       // since when no load balancer has it but those that refused; zero: one has
 	refusing    bool            // some refused
+	blind       bool            // the agent does not know yet what is registered
 }
 
 // concernsRow reports whether a row is about what departs.
@@ -75,22 +78,19 @@ func (d *departure) before(s *server.StatusV1) {
 // judge brings the departure up to date.
 func (d *departure) judge(s *server.StatusV1, now time.Time) {
 	registered, draining, blocked, all := d.look(s)
-	d.change = ""
+	d.change, d.blind = "", unseen(s) != ""
 	if blocked != nil && (d.whole || all) {
 		d.phase, d.why, d.change = stuckPhase, describe(blocked), blocked.Change
 		return
 	}
-	if registered != nil {
+	waiting := d.behind(s)
+	if registered != nil || waiting != "" {
 		d.outAt = time.Time{}
-		d.phase, d.why, d.change = leavingPhase, describe(registered), registered.Change
-		if !now.Before(d.latest) {
-			d.phase = stuckPhase
+		d.phase, d.why = leavingPhase, waiting
+		if registered != nil {
+			d.why, d.change = describe(registered), registered.Change
 		}
-		return
-	}
-	if waiting := d.behind(s); waiting != "" {
-		d.phase, d.why = leavingPhase, "target group "+waiting+" has not acted on it yet"
-		if !now.Before(d.latest) {
+		if !now.Before(d.patience()) {
 			d.phase = stuckPhase
 		}
 		return
@@ -163,17 +163,48 @@ func (d *departure) refused(g *server.GroupV1) bool {
 // label is what messages call it.
 func (d *departure) label() string { return shownAs(d.name, d.run.ID, d.run.Name) }
 
-// behind names a group that may still act on wants from before the drain; "" where there is none. A group in trouble
-// shows what it still has.
-func (d *departure) behind(s *server.StatusV1) string {
+// patience is when a departure is over that has not begun at the load balancer.
+func (d *departure) patience() time.Time {
+	if d.blind && !d.sight.IsZero() {
+		return d.sight
+	}
+	return d.latest
+}
+
+// unseen says why the agent does not know yet what is registered, as after its start; empty: it does.
+func unseen(s *server.StatusV1) string {
+	switch {
+	case s.Seq == 0:
+		return "the agent has not seen Docker's containers yet"
+	case !s.Connected:
+		return "the agent waits for the instance's identity and AWS credentials, and does not know yet what is registered"
+	default:
+		return ""
+	}
+}
+
+// behind says what may still be registered though no row shows it, or be about to be; empty: nothing is. Of the
+// concerned groups each has to have acted on seq, unless it is in trouble: then it shows what it still has. One that has
+// never been tried may not, so that it concerns everybody.
+func behind(s *server.StatusV1, seq uint64, concerned func(*server.GroupV1) bool) string {
+	if why := unseen(s); why != "" {
+		return why
+	}
 	for i := range s.Groups {
 		g := &s.Groups[i]
-		concerned := d.host || slices.ContainsFunc(g.Keys, func(k string) bool { return d.keys[k] })
-		if len(g.Keys) > 0 && concerned && g.Seq < d.seq && (g.State == registrar.StateOK || !g.Tried) {
-			return g.Label()
+		untried := !g.Tried && g.Seq == 0
+		if untried || len(g.Keys) > 0 && concerned(g) && g.Seq < seq && (g.State == registrar.StateOK || !g.Tried) {
+			return "target group " + g.Label() + " has not acted on it yet"
 		}
 	}
 	return ""
+}
+
+// behind is that of the departure's own groups.
+func (d *departure) behind(s *server.StatusV1) string {
+	return behind(s, d.seq, func(g *server.GroupV1) bool {
+		return d.host || slices.ContainsFunc(g.Keys, func(k string) bool { return d.keys[k] })
+	})
 }
 
 // settling is how long the load balancers of its groups go on sending.
@@ -280,7 +311,7 @@ func (ds *departures) judge(open []*departure, s *server.StatusV1) []*departure 
 func (ds *departures) soon(open []*departure) time.Duration {
 	soon := pollWait
 	for _, d := range open {
-		soon = min(soon, time.Until(d.latest))
+		soon = min(soon, time.Until(d.patience()))
 		if !d.outAt.IsZero() && d.phase == drainingPhase {
 			soon = min(soon, 500*time.Millisecond)
 		}

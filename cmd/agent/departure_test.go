@@ -23,7 +23,7 @@ func TestDeparture_judge(t *testing.T) {
 		return server.GroupV1{Keys: []string{"web"}, State: state, Protocol: protocol, Seq: seq, Tried: true}
 	}
 	status := func(g server.GroupV1, rows ...server.Row) *server.StatusV1 {
-		return &server.StatusV1{Groups: []server.GroupV1{g}, Rows: rows}
+		return &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{g}, Rows: rows}
 	}
 	drained := server.Row{Run: run, Group: "web", State: server.Drained}
 	second := time.Second
@@ -105,9 +105,9 @@ func TestDeparture_oneGroupDenied(t *testing.T) {
 		return server.GroupV1{Keys: []string{key}, State: state, Protocol: "HTTP", Seq: 2, Tried: true}
 	}
 	groups := []server.GroupV1{group("api", registrar.StateOK), group("web", registrar.StateDenied)}
-	before := &server.StatusV1{Groups: groups, Rows: []server.Row{row("api", server.Healthy, 1), row("web", server.Healthy, 2)}}
-	both := &server.StatusV1{Groups: groups, Rows: []server.Row{row("api", server.Leaving, 1), row("web", server.Leaving, 2)}}
-	one := &server.StatusV1{Groups: groups, Rows: []server.Row{row("api", server.Drained, 0), row("web", server.Leaving, 2)}}
+	before := &server.StatusV1{Seq: 2, Connected: true, Groups: groups, Rows: []server.Row{row("api", server.Healthy, 1), row("web", server.Healthy, 2)}}
+	both := &server.StatusV1{Seq: 2, Connected: true, Groups: groups, Rows: []server.Row{row("api", server.Leaving, 1), row("web", server.Leaving, 2)}}
+	one := &server.StatusV1{Seq: 2, Connected: true, Groups: groups, Rows: []server.Row{row("api", server.Drained, 0), row("web", server.Leaving, 2)}}
 	for _, test := range []struct {
 		name  string
 		d     departure
@@ -143,7 +143,7 @@ func TestDeparture_refusedAtFirst(t *testing.T) {
 		return server.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}}
 	}
 	status := func(web string, rows ...server.Row) *server.StatusV1 {
-		return &server.StatusV1{Rows: rows, Groups: []server.GroupV1{
+		return &server.StatusV1{Seq: 2, Connected: true, Rows: rows, Groups: []server.GroupV1{
 			{Keys: []string{"api"}, State: registrar.StateOK, Protocol: "HTTP", Seq: 2, Tried: true},
 			{Keys: []string{"web"}, State: web, Protocol: "HTTP", Seq: 2, Tried: true},
 		}}
@@ -163,6 +163,74 @@ func TestDeparture_refusedAtFirst(t *testing.T) {
 		if d.judge(look.s, begun.Add(look.at)); d.phase != look.want {
 			t.Errorf("after %v: %s (%s); want %s", look.at, d.phase, d.why, look.want)
 		}
+	}
+}
+
+// An agent that has just been started does not know what is registered: that no row shows a target is no departure, and
+// the time to settle begins when the groups have acted.
+func TestDeparture_judge_agentStarts(t *testing.T) {
+	run := testRun("web-1")
+	drained := server.Row{Run: run, Group: "web", State: server.Drained}
+	registering := server.Row{Run: run, Group: "web", State: server.Registering}
+	leaving := server.Row{Run: run, Group: "web", State: server.Leaving, Target: target.Target{ID: testInstance, Port: 32768}}
+	untaken := server.GroupV1{Keys: []string{"web"}, State: registrar.StateWaiting}
+	acted := server.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Protocol: "HTTP", Seq: 2, Tried: true}
+	unlisted := &server.StatusV1{}
+	unconnected := &server.StatusV1{Seq: 2, Groups: []server.GroupV1{untaken}, Rows: []server.Row{drained}}
+	untried := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{untaken}, Rows: []server.Row{drained}}
+	going := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{acted}, Rows: []server.Row{leaving}}
+	gone := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{acted}, Rows: []server.Row{drained}}
+	type look struct {
+		at     time.Duration
+		status *server.StatusV1
+		want   departurePhase
+	}
+	for name, test := range map[string]struct {
+		before *server.StatusV1
+		d      departure
+		looks  []look
+	}{
+		"known from before": {&server.StatusV1{Seq: 1, Rows: []server.Row{registering}}, departure{run: run}, []look{
+			{0, unlisted, leavingPhase},
+			{time.Second, unconnected, leavingPhase},
+			{20 * time.Second, untried, leavingPhase},
+			{21 * time.Second, going, leavingPhase},
+			{22 * time.Second, gone, drainingPhase},
+			{33 * time.Second, gone, gonePhase},
+		}},
+		"drained before, by an earlier agent": {&server.StatusV1{Seq: 1, Rows: []server.Row{drained}}, departure{run: run}, []look{
+			{0, unconnected, leavingPhase},
+			{20 * time.Second, untried, leavingPhase},
+			{21 * time.Second, going, leavingPhase},
+			{22 * time.Second, gone, drainingPhase},
+		}},
+		"the host": {unlisted, departure{host: true}, []look{
+			{0, unconnected, leavingPhase},
+			{20 * time.Second, untried, leavingPhase},
+			{21 * time.Second, gone, gonePhase},
+		}},
+		"restarted while it settles": {going, departure{run: run}, []look{
+			{0, gone, drainingPhase},
+			{5 * time.Second, unconnected, leavingPhase},
+			{12 * time.Second, gone, drainingPhase},
+			{23 * time.Second, gone, gonePhase},
+		}},
+		"never": {unconnected, departure{run: run}, []look{
+			{119 * time.Second, unconnected, leavingPhase},
+			{120 * time.Second, unconnected, stuckPhase},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun := time.Now()
+			d := test.d
+			d.seq, d.begun, d.latest = 2, begun, begun.Add(2*time.Minute)
+			d.before(test.before)
+			for _, l := range test.looks {
+				if d.judge(l.status, begun.Add(l.at)); d.phase != l.want {
+					t.Errorf("after %v: %s (%s); want %s", l.at, d.phase, d.why, l.want)
+				}
+			}
+		})
 	}
 }
 

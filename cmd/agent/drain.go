@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -258,10 +257,7 @@ func (c *undrainCommand) acted(ctx context.Context, client *server.Client, seq u
 		if err != nil {
 			return err
 		}
-		behind := slices.ContainsFunc(s.Groups, func(g server.GroupV1) bool {
-			return len(g.Keys) > 0 && g.Seq < seq && (g.State == "ok" || !g.Tried)
-		})
-		if !behind {
+		if behind(&s, seq, func(*server.GroupV1) bool { return true }) == "" {
 			return nil
 		}
 		query = server.StatusQuery{After: s.Revision, Timeout: pollWait}

@@ -25,6 +25,8 @@ const (
 	// removalShare is the part of the longest wait in which the ledger's targets are deregistered; the rest is for the
 	// load balancers to settle.
 	removalShare = 2
+	// sightShare is the part of the longest wait in which an agent that has just been started must be able to call AWS.
+	sightShare = 3
 	// anyBoot is the id of no boot.
 	anyBoot = "-"
 )
@@ -43,7 +45,7 @@ func newShutdownDrainCommand(env *environment) *cobra.Command {
 		Short:  "Take the host out of its target groups while it shuts down",
 		Hidden: true, // it is berth-drain.service's
 		Long: `Drains the host for the rest of this boot and waits until the load balancers have let go, at most
-drain.shutdown_max_wait. Where no agent answers it deregisters what the ledger holds.
+drain.shutdown_max_wait. Where no agent answers, or the agent cannot call AWS in time, it deregisters what the ledger holds.
 
 berth-drain.service runs it when that unit is stopped. It does nothing unless the system is stopping: no other end of the
 unit is a reason to drain. Whoever wants to drain a host that stays up uses berth drain.
@@ -110,6 +112,7 @@ func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) error {
 		return err
 	}
 	d := &departure{name: "the host", host: true, seq: drained.Seq, begun: begun, latest: latest}
+	d.sight = begun.Add(latest.Sub(begun) / sightShare) // the ledger needs the rest of what is left for it
 	if wait, ok := drained.Wait(); ok {
 		d.latest = begun.Add(wait) // it may have been reloaded since the file was changed
 	}
@@ -121,6 +124,9 @@ func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) error {
 		return err
 	}
 	report.clear()
+	if d.phase == stuckPhase && d.blind {
+		return errors.New(d.why)
+	}
 	if d.phase == stuckPhase {
 		return exit(exitFailure, errors.New("not deregistered: "+d.sentence()))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -170,6 +171,46 @@ func TestShutdownDrain_byAgent(t *testing.T) {
 	execute(brief, []string{"undrain", "--all"}, undrain)
 	if drains, err = os.ReadFile(filepath.Join(dir, "drains.json")); err != nil || strings.Contains(string(drains), `"shutdown"`) {
 		t.Errorf("drains on disk after undrain --all: %s (%v), %s; want none", drains, err, undrain.stderr)
+	}
+	stop()
+	if code := <-done; code != 0 {
+		t.Errorf("berth run = %d: %v", code, env.stderr)
+	}
+}
+
+// An agent to which the metadata service does not answer knows of nothing that is registered: its host is not drained, and
+// the ledger says what is to go.
+func TestShutdownDrain_agentNotConnected(t *testing.T) {
+	sim := account(t, "web")
+	dir := t.TempDir()
+	registeredBy(t, dir, sim, simInstance, readBootID(), "web", 32768)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and answers none
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	const endpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+	answering := os.Getenv(endpoint)
+	t.Setenv(endpoint, "http://"+silent.Addr().String())
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	env := &environment{stdin: strings.NewReader(""), stdout: &strings.Builder{}, stderr: &strings.Builder{}, getenv: func(string) string { return "" }}
+	go func() {
+		done <- execute(ctx, []string{
+			"run", "--target-group", "web", "--state-dir", dir, "--docker-socket", filepath.Join(dir, "no-docker.sock"),
+			"--control-socket", filepath.Join(dir, "b.sock"), "--listen", "127.0.0.1:0", "--status-listen", "127.0.0.1:0",
+		}, env)
+	}()
+	for !slices.ContainsFunc(readDir(t, dir), func(name string) bool { return name == "b.sock" }) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Setenv(endpoint, answering)
+	code, stdout, stderr := shutdown(t, "stopping", dir)
+	if code != 0 || !strings.Contains(stderr, "does not know yet what is registered; working from the ledger") || !strings.Contains(stdout, "deregistered 1 targets") {
+		t.Errorf("%d, %q, %s; want 0, and the ledger's target deregistered", code, stdout, stderr)
+	}
+	if left := sim.Registered("web"); len(left) != 0 {
+		t.Errorf("%v is registered; want nothing", left)
 	}
 	stop()
 	if code := <-done; code != 0 {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"berth/pkg/registrar"
 	"berth/pkg/server"
 )
 
@@ -61,7 +60,7 @@ func (p *progress) judge(s *server.StatusV1, g goal, group string) error {
 		}
 	}
 	if len(p.Rows) == 0 {
-		p.absent(g, s.At)
+		p.absent(s, g)
 		return nil
 	}
 	p.seen, p.absentAt = true, time.Time{}
@@ -79,16 +78,16 @@ func (p *progress) judge(s *server.StatusV1, g goal, group string) error {
 }
 
 // absent is the progress of a container that the agent does not know (any more).
-func (p *progress) absent(g goal, now time.Time) {
+func (p *progress) absent(s *server.StatusV1, g goal) {
 	if p.seen && g == goalDrained {
-		p.Outcome, p.Why = reached, "it is gone, and so are its targets"
+		p.settled(s, "it is gone, and so are its targets")
 		return
 	}
 	if p.absentAt.IsZero() {
-		p.absentAt = now
+		p.absentAt = s.At
 	}
 	p.Outcome, p.Why, p.Change = pending, "the agent knows no such container yet", ""
-	if now.Sub(p.absentAt) >= absentGrace {
+	if s.At.Sub(p.absentAt) >= absentGrace {
 		p.Outcome, p.Why, p.Change = never, "the agent knows no such container", "see: berth status --all, docker ps"
 		if p.seen {
 			p.Why = "the container is gone"
@@ -139,17 +138,15 @@ func (p *progress) judgeDrained(s *server.StatusV1) {
 	if p.goneSeq == 0 {
 		p.goneSeq = s.Seq
 	}
-	for i := range s.Groups {
-		g := &s.Groups[i]
-		if len(g.Keys) == 0 || !concerns(p.Rows, g) || g.State != registrar.StateOK && g.Tried {
-			continue
-		}
-		if g.Seq < p.goneSeq {
-			p.Outcome, p.Why = pending, "target group "+g.Label()+" has not acted on it yet"
-			return
-		}
+	p.settled(s, "nothing of it is registered")
+}
+
+// settled is the progress of a container of which no row shows a target: why, once every group has acted on that.
+func (p *progress) settled(s *server.StatusV1, why string) {
+	p.Outcome, p.Why, p.Change = reached, why, ""
+	if waiting := behind(s, p.goneSeq, func(g *server.GroupV1) bool { return concerns(p.Rows, g) }); waiting != "" {
+		p.Outcome, p.Why = pending, waiting
 	}
-	p.Outcome, p.Why = reached, "nothing of it is registered"
 }
 
 // concerns reports whether rows are about a group; a row without a group may be about any.

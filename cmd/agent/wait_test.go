@@ -36,6 +36,8 @@ func TestProgress_judge(t *testing.T) {
 	acted := server.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 5}
 	behind := server.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 4}
 	untried := server.GroupV1{Keys: []string{"web"}, State: registrar.StateWaiting}
+	other := server.GroupV1{Keys: []string{"api"}, State: registrar.StateWaiting}
+	left := server.GroupV1{Keys: []string{}, Name: "old", State: registrar.StateWaiting}
 	denied := server.GroupV1{Keys: []string{"web"}, State: registrar.StateDenied, Tried: true}
 	elsewhere := server.GroupV1{Keys: []string{"api"}, State: registrar.StateOK, Tried: true, Seq: 1}
 
@@ -70,6 +72,8 @@ func TestProgress_judge(t *testing.T) {
 		"stopped and gone":         {goalDrained, "", []server.Row{row(server.Leaving)}, []server.GroupV1{acted}, reached, "nothing of it"},
 		"not acted on":             {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{behind}, pending, "web has not acted"},
 		"not tried":                {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{untried}, pending, "web has not acted"},
+		"another not tried":        {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, other}, pending, "api has not acted"},
+		"one that left not tried":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, left}, pending, "old has not acted"},
 		"a group that cannot act":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{denied}, reached, "nothing of it"},
 		"another group is behind":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, elsewhere}, reached, "nothing of it"},
 		"no group named, one late": {goalDrained, "", []server.Row{row(server.Drained, in(""))}, []server.GroupV1{acted, elsewhere}, pending, "api has not acted"},
@@ -81,7 +85,7 @@ func TestProgress_judge(t *testing.T) {
 			p := &progress{Container: "web-1"}
 			other := row(server.Refused)
 			other.Run = testRun("web-number-two")
-			s := &server.StatusV1{At: testStart, Seq: 5, Rows: append(tt.rows, other), Groups: tt.groups}
+			s := &server.StatusV1{At: testStart, Seq: 5, Connected: true, Rows: append(tt.rows, other), Groups: tt.groups}
 			if err := p.judge(s, tt.goal, tt.group); err != nil {
 				t.Fatal(err)
 			}
@@ -97,7 +101,7 @@ func TestProgress_judge_drainedSeq(t *testing.T) {
 	p := &progress{Container: "web-1"}
 	see := func(seq, groupSeq uint64, st server.State) outcome {
 		err := p.judge(&server.StatusV1{
-			Seq: seq, Rows: []server.Row{{Run: testRun("web-1"), Group: "web", State: st}},
+			Seq: seq, Connected: true, Rows: []server.Row{{Run: testRun("web-1"), Group: "web", State: st}},
 			Groups: []server.GroupV1{{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: groupSeq}},
 		}, goalDrained, "")
 		if err != nil {
@@ -127,7 +131,7 @@ func TestProgress_judge_absent(t *testing.T) {
 	there := []server.Row{{Run: testRun("web-1"), Group: "web", State: server.Registering}}
 	see := func(p *progress, g goal, rows []server.Row, after time.Duration) outcome {
 		now = now.Add(after)
-		if err := p.judge(&server.StatusV1{At: now, Rows: rows}, g, ""); err != nil {
+		if err := p.judge(&server.StatusV1{At: now, Seq: 1, Connected: true, Rows: rows}, g, ""); err != nil {
 			t.Fatal(err)
 		}
 		return p.Outcome
@@ -162,6 +166,29 @@ func TestProgress_judge_absent(t *testing.T) {
 	see(p, goalDrained, there, 0)
 	if got := see(p, goalDrained, there, absentGrace); got != never {
 		t.Errorf("never seen: got %v; want never: a typo is not drained", got)
+	}
+}
+
+// Until the agent knows what is registered, nothing is drained, nor gone with its targets.
+func TestProgress_judge_agentStarts(t *testing.T) {
+	drained := []server.Row{{Run: testRun("web-1"), Group: "web", State: server.Drained}}
+	untaken := []server.GroupV1{{Keys: []string{"web"}, State: registrar.StateWaiting}}
+	acted := []server.GroupV1{{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 3}}
+	for _, rows := range [][]server.Row{drained, nil} {
+		p := &progress{Container: "web-1", seen: true}
+		for _, step := range []struct {
+			s    server.StatusV1
+			want outcome
+		}{
+			{server.StatusV1{Seq: 3, Groups: untaken}, pending},
+			{server.StatusV1{Seq: 3, Connected: true, Groups: untaken}, pending},
+			{server.StatusV1{Seq: 3, Connected: true, Groups: acted}, reached},
+		} {
+			step.s.Rows = rows
+			if err := p.judge(&step.s, goalDrained, ""); err != nil || p.Outcome != step.want {
+				t.Errorf("%d rows, connected %v: %s (%s), %v; want %s", len(rows), step.s.Connected, p.Outcome, p.Why, err, step.want)
+			}
+		}
 	}
 }
 

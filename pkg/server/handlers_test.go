@@ -67,6 +67,7 @@ const wellStatus = `{
   "revision": "1-18ea55c83f09f000",
   "seq": 1,
   "generation": 1,
+  "connected": true,
   "agent": {"version": "1.2.3", "revision": "0123abc", "go_version": "go1.26", "pid": 7, "started_at": "2026-11-22T10:00:00Z"},
   "readiness": {
     "ready": true,
@@ -156,6 +157,34 @@ func TestStatusOf_drains(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, statusOf(t0, AgentV1{}, Host{}, d, nil).Drains); diff != "" {
 		t.Errorf("drains (-want +got):\n%s", diff)
+	}
+}
+
+// What is configured is shown before anything of it is known, and that nothing is.
+func TestStatusOf_untaken(t *testing.T) {
+	d := &discovery.Snapshot{Seq: 3, Wants: map[string][]target.Want{"web": nil, "api": {wantOf("api", "api-1", 8080, 32768)}}}
+	untaken := []GroupV1{
+		{Keys: []string{"api"}, State: registrar.StateWaiting, Counts: Counts{Desired: 1}},
+		{Keys: []string{"web"}, State: registrar.StateWaiting},
+	}
+	for name, r := range map[string]*registrar.Snapshot{
+		"no registrar":            nil,
+		"not connected":           {},
+		"connected, nothing told": {Connected: true},
+	} {
+		s := statusOf(t0, AgentV1{}, Host{}, d, r)
+		if diff := cmp.Diff(untaken, s.Groups); diff != "" || s.Connected {
+			t.Errorf("%s: connected %v, groups (-want +got):\n%s", name, s.Connected, diff)
+		}
+	}
+	left := registrar.GroupStatus{ARN: "arn:old", Name: "a", State: registrar.StateWaiting}
+	s := statusOf(t0, AgentV1{}, Host{}, d, groups(okGroup(), left))
+	var labels []string
+	for _, g := range s.Groups {
+		labels = append(labels, g.Label()+" "+g.State)
+	}
+	if diff := cmp.Diff([]string{"api waiting", "web ok", "a waiting"}, labels); diff != "" || !s.Connected {
+		t.Errorf("one taken up: connected %v, groups (-want +got):\n%s", s.Connected, diff)
 	}
 }
 

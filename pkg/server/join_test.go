@@ -44,7 +44,7 @@ func wants(w ...target.Want) *discovery.Snapshot {
 
 // groups builds a connected snapshot of the registrar.
 func groups(g ...registrar.GroupStatus) *registrar.Snapshot {
-	return &registrar.Snapshot{At: t2, Connected: true, Groups: g}
+	return &registrar.Snapshot{At: t2, Seq: 1, Connected: true, Groups: g}
 }
 
 func okGroup(ts ...registrar.TargetStatus) registrar.GroupStatus {

@@ -52,14 +52,18 @@ type StatusV1 struct {
 	// Seq counts what discovery has published. A group whose own seq is at least this has acted on it.
 	Seq uint64 `json:"seq"`
 	// Generation is the configuration's, +1 for each reload that took effect.
-	Generation uint64    `json:"generation"`
-	Agent      AgentV1   `json:"agent"`
-	Readiness  Readiness `json:"readiness"`
-	Host       Host      `json:"host"`
+	Generation uint64 `json:"generation"`
+	// Connected reports whether calls to AWS can be made and the groups have their first wants. Before that it is not
+	// known what is registered: that no row shows a target says nothing.
+	Connected bool      `json:"connected"`
+	Agent     AgentV1   `json:"agent"`
+	Readiness Readiness `json:"readiness"`
+	Host      Host      `json:"host"`
 	// Docker is the connection to the engine.
 	Docker discovery.Stream `json:"docker"`
 	// Drains are in force now; one without a container is the whole host's.
 	Drains []DrainV1 `json:"drains"`
+	// Groups are all of the configuration, whether or not the registrar has taken them up, and those that left it.
 	Groups []GroupV1 `json:"target_groups"`
 	Rows   []Row     `json:"rows"`
 }
@@ -164,6 +168,7 @@ func statusOf(now time.Time, agent AgentV1, h Host, d *discovery.Snapshot, r *re
 	}
 	s.Readiness = ReadinessOf(h, s.Docker, d, r)
 	if r != nil {
+		s.Connected = r.Connected && r.Seq > 0
 		if s.Host.InstanceID == "" {
 			s.Host.InstanceID, s.Host.Region, s.Host.Account = r.Self.InstanceID, r.Self.Region, r.Self.Account
 		}
@@ -178,7 +183,25 @@ func statusOf(now time.Time, agent AgentV1, h Host, d *discovery.Snapshot, r *re
 			s.Groups = append(s.Groups, groupV1(&r.Groups[i], counts[groupLabel(&r.Groups[i])]))
 		}
 	}
+	s.addUntaken(d)
 	return s
+}
+
+// addUntaken adds the groups of the configuration that the registrar has not taken up: all of them until it can make
+// calls. Without them nobody could tell a host that has nothing registered from one that does not know yet.
+func (s *StatusV1) addUntaken(d *discovery.Snapshot) {
+	if d == nil {
+		return
+	}
+	counts := CountRows(s.Rows)
+	for _, key := range sortedKeys(d.Wants) {
+		if !slices.ContainsFunc(s.Groups, func(g GroupV1) bool { return slices.Contains(g.Keys, key) }) {
+			s.Groups = append(s.Groups, GroupV1{Keys: []string{key}, State: registrar.StateWaiting, Counts: counts[key]})
+		}
+	}
+	slices.SortStableFunc(s.Groups, func(a, b GroupV1) int {
+		return cmp.Or(compareBool(len(a.Keys) == 0, len(b.Keys) == 0), cmp.Compare(a.Label(), b.Label()))
+	})
 }
 
 func drainV1(d discovery.Drain) DrainV1 {
