@@ -73,18 +73,24 @@ func beginAgent(t *testing.T, socket string, w target.Want, health string) (*sho
 	t.Helper()
 	a := &shownAgent{followed: map[string]bool{}, asked: make(chan struct{}, 100), socket: socket}
 	a.show(1, []target.Want{w}, nil, registered(w, health, ""))
+	return a, a.serve(t)
+}
+
+// serve has the agent answer on its socket until end is called.
+func (a *shownAgent) serve(t *testing.T) (end func()) {
+	t.Helper()
 	s, err := server.Listen(t.Context(), server.Config{
-		Socket: socket, Registry: prometheus.NewRegistry(), Discovery: a.disc.Get, Registrar: a.reg.Get,
+		Socket: a.socket, Registry: prometheus.NewRegistry(), Discovery: a.disc.Get, Registrar: a.reg.Get,
 		Follow: func([]string) func() { a.asked <- struct{}{}; return func() {} },
 	})
 	if err != nil {
 		t.Error(err)
-		return a, func() {}
+		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	return a, func() {
+	return func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("server: %v", err)

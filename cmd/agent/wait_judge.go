@@ -79,6 +79,10 @@ func (p *progress) judge(s *server.StatusV1, g goal, group string) error {
 
 // absent is the progress of a container that the agent does not know (any more).
 func (p *progress) absent(s *server.StatusV1, g goal) {
+	if s.Seq == 0 { // since it was started: it knows no container yet
+		p.Outcome, p.Why, p.Change, p.absentAt = pending, unseen(s), "", time.Time{}
+		return
+	}
 	if p.seen && g == goalDrained {
 		p.settled(s, "it is gone, and so are its targets")
 		return

@@ -157,6 +157,23 @@ func TestProgress_judge_absent(t *testing.T) {
 		t.Errorf("got %q; want that it is gone", p.Why)
 	}
 
+	// An agent that has just been started says nothing of anybody, for as long as Docker needs: that is no absence.
+	p = &progress{Container: "web-1"}
+	see(p, goalHealthy, there, 0)
+	see(p, goalHealthy, nil, 1)
+	for range 2 {
+		now = now.Add(time.Hour)
+		if err := p.judge(&server.StatusV1{At: now}, goalHealthy, ""); err != nil || p.Outcome != pending || !strings.Contains(p.Why, "has not seen Docker's containers yet") {
+			t.Fatalf("before the first snapshot: %v, %v (%s); want it to be waited for", err, p.Outcome, p.Why)
+		}
+	}
+	if got := see(p, goalHealthy, nil, 1); got != pending {
+		t.Errorf("missing in the first snapshot: got %v; want %v, the time begins", got, pending)
+	}
+	if got := see(p, goalHealthy, nil, absentGrace); got != never {
+		t.Errorf("missing ever since: got %v; want %v", got, never)
+	}
+
 	p = &progress{Container: "web-1"}
 	see(p, goalDrained, there, 0)
 	if got := see(p, goalDrained, nil, 0); got != reached {
@@ -339,6 +356,69 @@ func TestWait_agentRestarts(t *testing.T) {
 	if code != 0 || out != "web-1: healthy in web\n" {
 		t.Errorf("got %d %q %q; want 0", code, out, stderr)
 	}
+}
+
+// An agent answers before it has listed Docker's containers: that a container has no row then does not say that it is gone.
+func TestWait_agentListsLate(t *testing.T) {
+	w := testWant("web-1", 32768)
+	drained := []discovery.Decision{decide(w, discovery.Drained, "root drained it", "")}
+	removing := registered(w, "draining", "")
+	removing.Phase, removing.Wants = registrar.Removing, nil
+	for name, test := range map[goal]struct {
+		before, after func(*shownAgent)
+		want          string
+	}{
+		goalHealthy: {
+			func(a *shownAgent) { a.show(1, []target.Want{w}, nil, registered(w, "initial", "")) },
+			func(a *shownAgent) { a.show(2, []target.Want{w}, nil, registered(w, "healthy", "")) },
+			"web-1: healthy in web\n",
+		},
+		goalDrained: {
+			func(a *shownAgent) { a.show(1, nil, drained, removing) },
+			func(a *shownAgent) { a.show(2, nil, drained) },
+			"web-1: nothing of it is registered\n",
+		},
+	} {
+		t.Run(string(name), func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "berth.sock")
+			first := &shownAgent{asked: make(chan struct{}, 100), socket: socket}
+			second := &shownAgent{asked: make(chan struct{}, 100), socket: socket}
+			test.before(first)
+			end := first.serve(t)
+			restarted := make(chan func(), 1)
+			go func() {
+				<-first.asked
+				end()
+				restarted <- second.serve(t)
+			}()
+			var out strings.Builder
+			stderr := noticingWriter{text: "has not seen Docker's containers yet", then: func() { test.after(second) }}
+			code := execute(t.Context(), []string{"wait", "web-1", "--for", string(name)}, &environment{
+				stdin: strings.NewReader(""), stdout: &out, stderr: &stderr,
+				getenv: func(k string) string { return map[string]string{"BERTH_CONTROL_SOCKET": socket}[k] },
+			})
+			(<-restarted)()
+			if code != 0 || out.String() != test.want {
+				t.Errorf("got %d %q %q; want 0 %q, as the second agent has it", code, out.String(), stderr.String(), test.want)
+			}
+		})
+	}
+}
+
+// noticingWriter keeps what is written, and does something once a text has been.
+type noticingWriter struct {
+	strings.Builder
+	text string
+	then func()
+}
+
+func (w *noticingWriter) Write(p []byte) (int, error) {
+	n, err := w.Builder.Write(p)
+	if w.then != nil && strings.Contains(w.String(), w.text) {
+		w.then()
+		w.then = nil
+	}
+	return n, err
 }
 
 // On a terminal progress is one line, not wider than the terminal, that is gone in the end.
