@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -301,7 +299,7 @@ func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 	}
 	return discovery.New(a.engine, drains, a.publish, discovery.Options{
 		Log: a.log, Metrics: discovery.NewMetrics(a.registry), Rules: discoveryRules(a.cfg), Generation: 1,
-		Admitted: admitted, BootID: bootID, Timing: discovery.Timing{StopSurvivor: a.cfg.Drain.StopSurvivorAfter},
+		Seq: sinceBoot(), Admitted: admitted, BootID: bootID, Timing: discovery.Timing{StopSurvivor: a.cfg.Drain.StopSurvivorAfter},
 	})
 }
 
@@ -391,13 +389,4 @@ func discoveryRules(cfg *config.Config) []discovery.Rule {
 		}
 	}
 	return out
-}
-
-// readBootID returns the kernel's id of this boot; "" where there is none to read, which is no boot's.
-func readBootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }

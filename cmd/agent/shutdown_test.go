@@ -142,18 +142,7 @@ func TestShutdownDrain_saysWhatItCannotRemove(t *testing.T) {
 func TestShutdownDrain_byAgent(t *testing.T) {
 	account(t, "web")
 	dir := t.TempDir()
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan int, 1)
-	env := &environment{stdin: strings.NewReader(""), stdout: &strings.Builder{}, stderr: &strings.Builder{}, getenv: func(string) string { return "" }}
-	go func() {
-		done <- execute(ctx, []string{
-			"run", "--target-group", "web", "--state-dir", dir, "--docker-socket", filepath.Join(dir, "no-docker.sock"),
-			"--control-socket", filepath.Join(dir, "b.sock"), "--listen", "127.0.0.1:0", "--status-listen", "127.0.0.1:0",
-		}, env)
-	}()
-	for !slices.ContainsFunc(readDir(t, dir), func(name string) bool { return name == "b.sock" }) {
-		time.Sleep(10 * time.Millisecond)
-	}
+	stop := beginRun(t, dir)
 	// Without Docker no group can act on anything: that is said after the longest wait, and nothing is asked of the
 	// ledger, which the agent holds.
 	code, stdout, stderr := shutdown(t, "stopping", dir)
@@ -173,9 +162,6 @@ func TestShutdownDrain_byAgent(t *testing.T) {
 		t.Errorf("drains on disk after undrain --all: %s (%v), %s; want none", drains, err, undrain.stderr)
 	}
 	stop()
-	if code := <-done; code != 0 {
-		t.Errorf("berth run = %d: %v", code, env.stderr)
-	}
 }
 
 // An agent to which the metadata service does not answer knows of nothing that is registered: its host is not drained, and
@@ -192,7 +178,22 @@ func TestShutdownDrain_agentNotConnected(t *testing.T) {
 	const endpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 	answering := os.Getenv(endpoint)
 	t.Setenv(endpoint, "http://"+silent.Addr().String())
-	ctx, stop := context.WithCancel(t.Context())
+	stop := beginRun(t, dir)
+	t.Setenv(endpoint, answering)
+	code, stdout, stderr := shutdown(t, "stopping", dir)
+	if code != 0 || !strings.Contains(stderr, "does not know yet what is registered; working from the ledger") || !strings.Contains(stdout, "deregistered 1 targets") {
+		t.Errorf("%d, %q, %s; want 0, and the ledger's target deregistered", code, stdout, stderr)
+	}
+	if left := sim.Registered("web"); len(left) != 0 {
+		t.Errorf("%v is registered; want nothing", left)
+	}
+	stop()
+}
+
+// beginRun runs an agent without a Docker whose state and socket are in dir, until stop is called.
+func beginRun(t *testing.T, dir string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int, 1)
 	env := &environment{stdin: strings.NewReader(""), stdout: &strings.Builder{}, stderr: &strings.Builder{}, getenv: func(string) string { return "" }}
 	go func() {
@@ -204,17 +205,12 @@ func TestShutdownDrain_agentNotConnected(t *testing.T) {
 	for !slices.ContainsFunc(readDir(t, dir), func(name string) bool { return name == "b.sock" }) {
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Setenv(endpoint, answering)
-	code, stdout, stderr := shutdown(t, "stopping", dir)
-	if code != 0 || !strings.Contains(stderr, "does not know yet what is registered; working from the ledger") || !strings.Contains(stdout, "deregistered 1 targets") {
-		t.Errorf("%d, %q, %s; want 0, and the ledger's target deregistered", code, stdout, stderr)
-	}
-	if left := sim.Registered("web"); len(left) != 0 {
-		t.Errorf("%v is registered; want nothing", left)
-	}
-	stop()
-	if code := <-done; code != 0 {
-		t.Errorf("berth run = %d: %v", code, env.stderr)
+	return func() {
+		t.Helper()
+		cancel()
+		if code := <-done; code != 0 {
+			t.Errorf("berth run = %d: %v", code, env.stderr)
+		}
 	}
 }
 

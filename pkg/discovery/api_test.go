@@ -313,6 +313,27 @@ func TestWatcher_Drain_holds(t *testing.T) {
 	})
 }
 
+// A drain that is asked for before anything is published is told the Seq of the first publication, wherever it counts from.
+func TestWatcher_seqFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := enginetest.New()
+		id := engine.Run(web("web-1"))
+		engine.Down()
+		o := options()
+		o.Seq = 900
+		h := watch(t, engine, &memoryStore{}, o)
+		seq, err := h.w.Drain(t.Context(), discovery.Drain{Container: id, Cause: discovery.CauseOperator})
+		if err != nil || seq != 901 || h.w.Snapshot() != nil {
+			t.Errorf("Drain: got %d, %v; want 901, which is not published yet", seq, err)
+		}
+		engine.Up()
+		h.settle(time.Minute)
+		if s := h.w.Snapshot(); s == nil || s.Seq < 901 {
+			t.Errorf("then: got %s; want it to count on from 900", describe(s))
+		}
+	})
+}
+
 // The host's drains need neither Docker nor a first list: nothing is wanted, whatever there is.
 func TestWatcher_Drain_hostWithoutDocker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -173,7 +173,7 @@ type Stream struct {
 
 // Snapshot is what discovery knows and wants at one moment. It is immutable.
 type Snapshot struct {
-	Seq        uint64 // one more with each publication
+	Seq        uint64 // one more with each publication, from Options.Seq on; never 0
 	Generation uint64 // the configuration that it answers
 	// Wants has a key for every group of that generation: no key means not computed, an empty value that nothing is
 	// wanted.

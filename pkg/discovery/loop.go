@@ -50,7 +50,7 @@ func newState(w *Watcher) *state {
 		w:     w,
 		lives: make(map[string]*life), gone: make(map[string]time.Time), seen: newRecent(),
 		shadowed: make(map[string]bool), drains: make(map[string]Drain),
-		rules: w.opts.Rules, generation: w.opts.Generation, instance: w.opts.Instance,
+		rules: w.opts.Rules, generation: w.opts.Generation, instance: w.opts.Instance, seq: w.opts.Seq,
 		stream: *w.stream.Load(), changed: true,
 	}
 	s.stream.Since = s.now()
@@ -139,8 +139,8 @@ func (s *state) step() {
 		f()
 	}
 	s.afterwards = nil
-	replyTo(&s.stepEnd, max(1, s.seq))
-	if s.seq > 0 {
+	replyTo(&s.stepEnd, max(s.w.opts.Seq+1, s.seq)) // before the first publication: its Seq
+	if s.last != nil {
 		replyTo(&s.onceSeen, s.seq)
 	}
 }

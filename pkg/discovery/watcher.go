@@ -37,6 +37,9 @@ type Options struct {
 	// Rules and Generation are the configuration to begin with; Reconfigure replaces them.
 	Rules      []Rule
 	Generation uint64
+	// Seq is what snapshots are counted from: the first has one more. Clients hold a Seq while the agent is restarted, so
+	// that it must not be less than any that an earlier agent of this boot has published.
+	Seq uint64
 	// Admitted are the runs that an earlier agent has registered, by group, as its ledger has them. They have passed the
 	// gate of register_when: healthy, and a pause at the start of the agent does not take them out at once.
 	Admitted map[string][]target.Run

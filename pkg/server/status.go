@@ -49,7 +49,8 @@ type StatusV1 struct {
 	// Revision names this state; it changes with every change of what follows. Give it as ?after= to wait for the
 	// next. It is opaque.
 	Revision string `json:"revision"`
-	// Seq counts what discovery has published. A group whose own seq is at least this has acted on it.
+	// Seq counts what discovery has published; 0: nothing yet. A group whose own seq is at least this has acted on it. Within
+	// a boot it goes on growing when the agent is restarted.
 	Seq uint64 `json:"seq"`
 	// Generation is the configuration's, +1 for each reload that took effect.
 	Generation uint64 `json:"generation"`

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the kernel says of the boot that this process runs in.
+
+// sinceBoot returns the milliseconds since the host was booted, suspended or not: more with each start of the agent, by more
+// than an agent publishes in the time, whatever becomes of the wall clock.
+func sinceBoot() uint64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0 // only a kernel before Linux 2.6.39 does not know that clock
+	}
+	return uint64(max(0, now.Nano()/int64(time.Millisecond)))
+}
+
+// readBootID returns the kernel's id of this boot; "" where there is none to read, which is no boot's.
+func readBootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
