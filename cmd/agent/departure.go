@@ -185,15 +185,15 @@ func unseen(s *server.StatusV1) string {
 
 // behind says what may still be registered though no row shows it, or be about to be; empty: nothing is. Of the
 // concerned groups each has to have acted on seq, unless it is in trouble: then it shows what it still has. One that has
-// never been tried may not, so that it concerns everybody.
-func behind(s *server.StatusV1, seq uint64, concerned func(*server.GroupV1) bool) string {
+// never been tried may not: it concerns everybody if it has left the configuration, and who is on no row.
+func behind(s *server.StatusV1, seq uint64, onNoRow bool, concerned func(*server.GroupV1) bool) string {
 	if why := unseen(s); why != "" {
 		return why
 	}
 	for i := range s.Groups {
 		g := &s.Groups[i]
-		untried := !g.Tried && g.Seq == 0
-		if untried || len(g.Keys) > 0 && concerned(g) && g.Seq < seq && (g.State == registrar.StateOK || !g.Tried) {
+		untried, left := !g.Tried && g.Seq == 0, len(g.Keys) == 0
+		if untried && (left || onNoRow) || !left && concerned(g) && (untried || g.Seq < seq && (g.State == registrar.StateOK || !g.Tried)) {
 			return "target group " + g.Label() + " has not acted on it yet"
 		}
 	}
@@ -202,8 +202,14 @@ func behind(s *server.StatusV1, seq uint64, concerned func(*server.GroupV1) bool
 
 // behind is that of the departure's own groups.
 func (d *departure) behind(s *server.StatusV1) string {
-	return behind(s, d.seq, func(g *server.GroupV1) bool {
-		return d.host || slices.ContainsFunc(g.Keys, func(k string) bool { return d.keys[k] })
+	var rows []server.Row
+	for i := range s.Rows {
+		if r := &s.Rows[i]; r.Group != "" && d.concernsRow(r) {
+			rows = append(rows, s.Rows[i])
+		}
+	}
+	return behind(s, d.seq, len(rows) == 0, func(g *server.GroupV1) bool {
+		return d.host || concerns(rows, g) || slices.ContainsFunc(g.Keys, func(k string) bool { return d.keys[k] })
 	})
 }
 

@@ -180,6 +180,10 @@ func TestDeparture_judge_agentStarts(t *testing.T) {
 	untried := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{untaken}, Rows: []server.Row{drained}}
 	going := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{acted}, Rows: []server.Row{leaving}}
 	gone := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{acted}, Rows: []server.Row{drained}}
+	besideNew := &server.StatusV1{
+		Seq: 2, Connected: true, Rows: gone.Rows,
+		Groups: []server.GroupV1{acted, {Keys: []string{"new"}, State: registrar.StateWaiting}},
+	}
 	type look struct {
 		at     time.Duration
 		status *server.StatusV1
@@ -208,6 +212,14 @@ func TestDeparture_judge_agentStarts(t *testing.T) {
 			{0, unconnected, leavingPhase},
 			{20 * time.Second, untried, leavingPhase},
 			{21 * time.Second, gone, gonePhase},
+		}},
+		"another group is new": {going, departure{run: run}, []look{
+			{0, besideNew, drainingPhase},
+			{11 * time.Second, besideNew, gonePhase},
+		}},
+		"another group is new, and it is on no row": {unlisted, departure{run: run}, []look{
+			{0, &server.StatusV1{Seq: 2, Connected: true, Groups: besideNew.Groups}, leavingPhase},
+			{time.Second, &server.StatusV1{Seq: 2, Connected: true, Groups: gone.Groups}, gonePhase},
 		}},
 		"restarted while it settles": {going, departure{run: run}, []look{
 			{0, gone, drainingPhase},

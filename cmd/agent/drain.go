@@ -257,7 +257,7 @@ func (c *undrainCommand) acted(ctx context.Context, client *server.Client, seq u
 		if err != nil {
 			return err
 		}
-		if behind(&s, seq, func(*server.GroupV1) bool { return true }) == "" {
+		if behind(&s, seq, false, func(*server.GroupV1) bool { return true }) == "" {
 			return nil
 		}
 		query = server.StatusQuery{After: s.Revision, Timeout: pollWait}

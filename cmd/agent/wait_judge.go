@@ -148,7 +148,7 @@ func (p *progress) judgeDrained(s *server.StatusV1) {
 // settled is the progress of a container of which no row shows a target: why, once every group has acted on that.
 func (p *progress) settled(s *server.StatusV1, why string) {
 	p.Outcome, p.Why, p.Change = reached, why, ""
-	if waiting := behind(s, p.goneSeq, func(g *server.GroupV1) bool { return concerns(p.Rows, g) }); waiting != "" {
+	if waiting := behind(s, p.goneSeq, len(p.Rows) == 0, func(g *server.GroupV1) bool { return concerns(p.Rows, g) }); waiting != "" {
 		p.Outcome, p.Why = pending, waiting
 	}
 }

@@ -72,7 +72,7 @@ func TestProgress_judge(t *testing.T) {
 		"stopped and gone":         {goalDrained, "", []server.Row{row(server.Leaving)}, []server.GroupV1{acted}, reached, "nothing of it"},
 		"not acted on":             {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{behind}, pending, "web has not acted"},
 		"not tried":                {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{untried}, pending, "web has not acted"},
-		"another not tried":        {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, other}, pending, "api has not acted"},
+		"another not tried":        {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, other}, reached, "nothing of it"},
 		"one that left not tried":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, left}, pending, "old has not acted"},
 		"a group that cannot act":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{denied}, reached, "nothing of it"},
 		"another group is behind":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, elsewhere}, reached, "nothing of it"},

@@ -37,7 +37,9 @@ func Changes(old, updated *Config) []Change {
 func CheckReload(old, updated *Config) error {
 	var errs []error
 	for _, f := range old.Files {
-		named := old.groupsOf(f)
+		named := slices.DeleteFunc(old.groupsOf(f), func(key string) bool {
+			return slices.ContainsFunc(updated.Groups, func(g Group) bool { return g.Key == key }) // another file names it now
+		})
 		switch {
 		case len(named) == 0, updated.saying[f]:
 		case slices.Contains(updated.Files, f):

@@ -96,13 +96,14 @@ func TestCheckReload_emptied(t *testing.T) {
 		updated *Config
 		want    string
 	}{
-		"the same":        {read(whole, x), ""},
-		"conf.d removed":  {read(whole), ""},
-		"conf.d emptied":  {read(whole, file{more, []byte("# nothing\n")}), more + ": is empty, and named x: write target_groups: {} to let go of them, or restart berth"},
-		"emptied":         {read(file{mainFile, nil}, x), mainFile + ": is empty, and named api, web: write target_groups: {} to let go of them, or restart berth"},
-		"gone":            {read(x), mainFile + ": is gone, and named api, web: restart berth to let go of them"},
-		"without a group": {read(file{mainFile, []byte("target_groups: {}\n")}, x), ""},
-		"in another file": {read(file{mainFile, []byte("log: {level: debug}\n")}, file{more, []byte("target_groups: {x: {}, web: {}}\n")}), ""},
+		"the same":          {read(whole, x), ""},
+		"conf.d removed":    {read(whole), ""},
+		"conf.d emptied":    {read(whole, file{more, []byte("# nothing\n")}), more + ": is empty, and named x: write target_groups: {} to let go of them, or restart berth"},
+		"emptied":           {read(file{mainFile, nil}, x), mainFile + ": is empty, and named api, web: write target_groups: {} to let go of them, or restart berth"},
+		"gone":              {read(x), mainFile + ": is gone, and named api, web: restart berth to let go of them"},
+		"without a group":   {read(file{mainFile, []byte("target_groups: {}\n")}, x), ""},
+		"split into others": {read(file{more, []byte("target_groups: {x: {}, web: {}, api: {}}\n")}), ""},
+		"in another file":   {read(file{mainFile, []byte("log: {level: debug}\n")}, file{more, []byte("target_groups: {x: {}, web: {}}\n")}), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := ""

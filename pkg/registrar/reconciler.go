@@ -177,22 +177,17 @@ func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (S
 		case <-ctx.Done():
 			return Step{}, false
 		case <-r.urgent(permit.Class()):
-			step := r.next(time.Now())
-			r.publish(step)
-			if step.Class != permit.Class() {
-				return Step{}, false
-			}
 		case <-r.wake:
 			r.take()
-			step := r.next(time.Now())
-			r.publish(step)
-			if step.Class != permit.Class() {
-				return Step{}, false
-			}
 		case <-permit.Ready():
 			r.take()
 			step := r.next(time.Now())
 			return step, step.Class == permit.Class()
+		}
+		step := r.next(time.Now())
+		r.publish(step)
+		if step.Class != permit.Class() {
+			return Step{}, false
 		}
 	}
 }

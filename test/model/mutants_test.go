@@ -46,7 +46,7 @@ var mutants = map[string][]edit{
 	}},
 	"plans before the permit": {
 		{"pkg/registrar/reconciler.go", "\t\tstep, ok := r.await(", "\t\t_, ok := r.await("},
-		{"pkg/registrar/reconciler.go", "\t\t\tif step.Class != permit.Class() {\n\t\t\t\treturn Step{}, false\n\t\t\t}", ""},
+		{"pkg/registrar/reconciler.go", "\t\tif step.Class != permit.Class() {\n\t\t\treturn Step{}, false\n\t\t}", ""},
 		{"pkg/registrar/reconciler.go", "\t\t\treturn step, step.Class == permit.Class()", "\t\t\treturn step, true"},
 		{"pkg/registrar/write.go", "if _, wanted := r.want[t]; !wanted || ctx.Err() != nil {", "if ctx.Err() != nil {"},
 		{"pkg/registrar/write.go", "claimant(r.want[t]))\n\t}", "run)\n\t}"},
