@@ -263,11 +263,16 @@ func (w *world) wanted() map[string][]target.Target {
 	return want
 }
 
-// explain fails the test for each answer from another service's container outside the windows.
+// explain fails the test for each answer from another service's container outside the windows. Another engine on this host,
+// on which other tests run, may give a port to a container of its own while no agent runs here to take its target out.
 func (w *world) explain(c *clients) {
 	w.Helper()
-	explained := 0
+	explained, strangers := 0, 0
 	for _, a := range c.foreign {
+		if !slices.Contains(services, a.identity.Service) {
+			strangers++
+			continue
+		}
 		inside := slices.ContainsFunc(w.windows, func(o window) bool {
 			return a.to.After(o.from) && a.from.Before(o.to.Add(slack+lag))
 		})
@@ -277,8 +282,8 @@ func (w *world) explain(c *clients) {
 		}
 		w.Errorf("%s was answered by %+v at %v; the windows are %v", a.group, a.identity, a.from, w.windows)
 	}
-	w.Logf("%d requests answered, %d of them by another service's container, %d explained by an engine's restart; %d without an answer",
-		c.answered, len(c.foreign), explained, c.failed)
+	w.Logf("%d requests answered, %d of them by another service's container, %d explained by an engine's restart; %d by containers of another engine; %d without an answer",
+		c.answered, len(c.foreign)-strangers, explained, strangers, c.failed)
 	if c.answered == 0 {
 		w.Error("nobody answered anything: this shows nothing")
 	}
