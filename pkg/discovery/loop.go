@@ -3,12 +3,9 @@ package discovery
 import (
 	"context"
 	"errors"
-	"maps"
 	"time"
 
 	"go.uber.org/zap"
-
-	"berth/pkg/target"
 )
 
 // heartbeat is how long the loop sleeps at most.
@@ -367,41 +364,6 @@ func (s *state) forget(l *life) {
 
 func (s *state) circumstances(l *life) circumstances {
 	return circumstances{now: s.now(), timing: s.w.opts.Timing, stopping: s.stopping(l)}
-}
-
-// admittedBefore returns the groups in which an earlier agent has registered this run.
-func (s *state) admittedBefore(f Facts) map[string]bool {
-	var groups map[string]bool
-	run := target.Run{ID: f.ID, StartedAt: f.StartedAt}
-	for group, runs := range s.w.opts.Admitted {
-		for _, r := range runs {
-			if r.Same(run) {
-				if groups == nil {
-					groups = make(map[string]bool, 1)
-				}
-				groups[group] = true
-			}
-		}
-	}
-	return alsoKnown(groups, s.w.opts.Rules, s.rules)
-}
-
-// alsoKnown returns groups, which are of the old rules, with those of the new ones that are the same in AWS: renaming a key
-// takes nobody out who was in.
-func alsoKnown(groups map[string]bool, old, updated []Rule) map[string]bool {
-	known := groups
-	for _, before := range old {
-		if !groups[before.Group] || before.Name == "" {
-			continue
-		}
-		for _, now := range updated {
-			if now.Name == before.Name && !known[now.Group] {
-				known = maps.Clone(known)
-				known[now.Group] = true
-			}
-		}
-	}
-	return known
 }
 
 func about(l *life) []zap.Field {

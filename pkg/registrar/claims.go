@@ -112,11 +112,11 @@ func (r *reconciler) keep() map[target.Target]bool {
 // addressOpen reports whether the group's targets have an address of this host for their id that may become known yet: the
 // metadata service has not told the account, with the IPv4 address, or the VPC, with the IPv6 address.
 func (r *reconciler) addressOpen() bool {
-	self := r.in.self
+	told := r.in.self.Account
 	if r.in.facts.IPAddressType == "ipv6" {
-		return r.ownID() == "" && self.VPC == ""
+		told = r.in.self.VPC
 	}
-	return r.ownID() == "" && self.Account == ""
+	return r.ownID() == "" && told == ""
 }
 
 // holder returns who has the target's port, in a protocol and address family that the group speaks.

@@ -90,7 +90,7 @@ func (m *Metrics) call(operation string, ce *CallError, took time.Duration) {
 
 // withoutAnswer are the codes that classify makes up.
 var withoutAnswer = map[string]bool{
-	codeTimeout: true, codeConnection: true, codeCredentials: true, codeCanceled: true, "ServerError": true, "BadReply": true,
+	codeTimeout: true, codeConnection: true, codeCredentials: true, codeCanceled: true, "ServerError": true, codeBadReply: true,
 }
 
 // clock records how far this host's clock is ahead of that of AWS.
