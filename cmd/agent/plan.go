@@ -243,7 +243,7 @@ func (p *planV1) print(w io.Writer) error {
 	add, remove := 0, 0
 	for _, c := range p.Changes {
 		sign := "+"
-		if c.Operation == registrar.ClassDeregister.String() {
+		if c.Operation == registrar.PendingDeregister {
 			sign = "-"
 			remove++
 		} else {

@@ -261,18 +261,18 @@ func (l *listener) rule(r *http.Request) *rule {
 
 func (r *rule) takes(req *http.Request) bool {
 	c := &r.conditions
-	if len(c.PathPattern) > 0 && !anyWildcard(c.PathPattern, req.URL.Path, false) {
+	if len(c.PathPattern) > 0 && !matchAny(c.PathPattern, req.URL.Path, false) {
 		return false
 	}
 	host, _, _ := strings.Cut(req.Host, ":")
-	if len(c.HostHeader) > 0 && !anyWildcard(c.HostHeader, host, true) {
+	if len(c.HostHeader) > 0 && !matchAny(c.HostHeader, host, true) {
 		return false
 	}
 	if len(c.Method) > 0 && !slices.Contains(c.Method, req.Method) {
 		return false
 	}
 	for name, patterns := range c.Header {
-		if !slices.ContainsFunc(req.Header.Values(name), func(v string) bool { return anyWildcard(patterns, v, true) }) {
+		if !slices.ContainsFunc(req.Header.Values(name), func(v string) bool { return matchAny(patterns, v, true) }) {
 			return false
 		}
 	}
@@ -281,10 +281,6 @@ func (r *rule) takes(req *http.Request) bool {
 	}
 	from, err := netip.ParseAddrPort(req.RemoteAddr)
 	return err == nil && slices.ContainsFunc(r.sources, func(p netip.Prefix) bool { return p.Contains(from.Addr().Unmap()) })
-}
-
-func anyWildcard(globs []string, s string, fold bool) bool {
-	return patterns{globs: globs}.match(s, fold)
 }
 
 // Forward adds a load balancer of that name whose only listener sends everything to one group: an application load

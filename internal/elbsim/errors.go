@@ -3,7 +3,6 @@ package elbsim
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 )
@@ -101,8 +100,8 @@ func errResourceInUse(arn string) *APIError {
 	return apiError("ResourceInUse", "Target group '%s' is currently in use by a listener or a rule", arn)
 }
 
-func errTooManyTargets(g *group, limit int) *APIError {
-	return apiError("TooManyTargets", "The maximum number of targets (%d) has been reached for target group '%s'", limit, g.arn)
+func errTooManyTargets(arn string, limit int) *APIError {
+	return apiError("TooManyTargets", "The maximum number of targets (%d) has been reached for target group '%s'", limit, arn)
 }
 
 func errTooManyBalancerTargets(arn string, limit int) *APIError {
@@ -146,5 +145,3 @@ func errAccessDenied(caller, action, resource string, explicit bool) *APIError {
 }
 
 func quoted(ids []string) string { return "'" + strings.Join(ids, "', '") + "'" }
-
-func joinHostPort(host, port string) string { return net.JoinHostPort(host, port) }

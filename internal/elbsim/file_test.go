@@ -72,7 +72,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := f.Config
-	if got.Policy == nil || len(got.Policy.statements) != 4 {
+	if got.Policy == nil || got.Policy.Len() != 4 {
 		t.Errorf("policy: got %+v", got.Policy)
 	}
 	if diff := cmp.Diff(Listen{API: "127.0.0.1:4567", IMDS: map[string]string{"i-0bbbbbbbbbbbbbbbb": "127.0.0.1:1339"}}, f.Listen); diff != "" {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"strconv"
 	"sync"
 	"time"
@@ -231,7 +232,7 @@ func (e *entry) address(port string) string {
 	if e.inst != nil {
 		host = e.inst.spec.Address
 	}
-	return joinHostPort(host, port)
+	return net.JoinHostPort(host, port)
 }
 
 // dialAddress is where the target's traffic goes.

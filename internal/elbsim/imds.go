@@ -147,7 +147,7 @@ func (s *Sim) metadata(ctx context.Context, method, path string, header http.Hea
 	out := s.answerMetadata(method, path, header, instance, now)
 	switch v.kind {
 	case FaultError:
-		out = plain(v.err.imdsStatus(), "")
+		out = plain(imdsStatus(v.err), "")
 	case FaultTruncate:
 		out.body = out.body[:len(out.body)/2]
 	case FaultEmpty:
@@ -158,7 +158,7 @@ func (s *Sim) metadata(ctx context.Context, method, path string, header http.Hea
 }
 
 // imdsStatus is the status with which a fault of IMDS answers: 500, unless one was asked for.
-func (e *APIError) imdsStatus() int {
+func imdsStatus(e *APIError) int {
 	if e.Code == "InternalFailure" || e.Status != http.StatusBadRequest {
 		return e.Status
 	}

@@ -27,13 +27,16 @@ type patterns struct {
 	except bool
 }
 
-func (p patterns) match(s string, fold bool) bool {
-	return slices.ContainsFunc(p.globs, func(g string) bool {
+func (p patterns) match(s string, fold bool) bool { return matchAny(p.globs, s, fold) != p.except }
+
+// matchAny reports whether one of the wildcards matches s; fold ignores case.
+func matchAny(globs []string, s string, fold bool) bool {
+	return slices.ContainsFunc(globs, func(g string) bool {
 		if fold {
 			return wildcard(strings.ToLower(g), strings.ToLower(s))
 		}
 		return wildcard(g, s)
-	}) != p.except
+	})
 }
 
 // condition is one line of a Condition block: any of the values satisfies it, or none of them where it is negated.
@@ -172,21 +175,29 @@ func (s *Sim) authorize(in *incoming) *APIError {
 			resource = fmt.Sprintf("arn:%s:elasticloadbalancing:%s:%s:targetgroup/%s/*", partition(s.cfg.Region), s.cfg.Region, s.cfg.Account, resource)
 		}
 	}
-	allowed := false
-	for _, st := range s.policy.statements {
-		if !st.actions.match(action, true) || !st.resources.match(resource, false) || !st.satisfied(tags, s.cfg.Region) {
-			continue
-		}
-		if !st.allow {
-			return errAccessDenied(s.cfg.Caller, action, resource, true)
-		}
-		allowed = true
-	}
-	if !allowed {
-		return errAccessDenied(s.cfg.Caller, action, resource, false)
+	if allowed, explicit := s.policy.allows(action, resource, tags, s.cfg.Region); !allowed {
+		return errAccessDenied(s.cfg.Caller, action, resource, explicit)
 	}
 	return nil
 }
+
+// allows reports whether the policy allows the action on the resource, which has these tags, in this region; if not,
+// explicit reports whether a statement denies it.
+func (p *Policy) allows(action, resource string, tags map[string]string, region string) (allowed, explicit bool) {
+	for _, st := range p.statements {
+		if !st.actions.match(action, true) || !st.resources.match(resource, false) || !st.satisfied(tags, region) {
+			continue
+		}
+		if !st.allow {
+			return false, true
+		}
+		allowed = true
+	}
+	return allowed, false
+}
+
+// Len returns the number of statements.
+func (p *Policy) Len() int { return len(p.statements) }
 
 func (st *statement) satisfied(tags map[string]string, region string) bool {
 	for _, c := range st.conditions {

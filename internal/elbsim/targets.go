@@ -192,7 +192,7 @@ func (s *Sim) checkQuotas(g *group, targets []candidate) *APIError {
 		held = len(g.entries)
 	}
 	if q := s.cfg.Quotas.TargetsPerGroup; q > 0 && held+len(added) > q {
-		return errTooManyTargets(g, q)
+		return errTooManyTargets(g.arn, q)
 	}
 	if err := s.checkBalancerQuota(g, len(added)); err != nil {
 		return err

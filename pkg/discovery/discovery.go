@@ -17,6 +17,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -115,6 +116,11 @@ type Published struct {
 	target.PortProto            // the container's port
 	HostIP           netip.Addr // 0.0.0.0, ::, or a specific address; zero where the engine gives none
 	HostPort         uint16     // 0 where the engine gives none (routed gateway mode)
+}
+
+// Compare orders by container port, then by binding.
+func (p Published) Compare(o Published) int {
+	return cmp.Or(p.PortProto.Compare(o.PortProto), p.HostIP.Compare(o.HostIP), cmp.Compare(p.HostPort, o.HostPort))
 }
 
 // Health is the state of a Docker HEALTHCHECK.

@@ -272,14 +272,14 @@ func (d *Docker) Inspect(ctx context.Context, id string) (Facts, error) {
 	r, err := c.ContainerInspect(ctx, id)
 	switch {
 	case errdefs.IsNotFound(err):
-		return Facts{}, fmt.Errorf("inspect container %s: %w: %w", short(id), ErrNotFound, err)
+		return Facts{}, fmt.Errorf("inspect container %s: %w: %w", target.Run{ID: id}.Short(), ErrNotFound, err)
 	case err != nil && strings.Contains(strings.ToLower(err.Error()), "multiple ids found"):
 		// Engine 20.10 gives it status 500, newer ones 400: the text is all there is.
-		return Facts{}, fmt.Errorf("inspect container %s: %w: %w", short(id), ErrAmbiguous, err)
+		return Facts{}, fmt.Errorf("inspect container %s: %w: %w", target.Run{ID: id}.Short(), ErrAmbiguous, err)
 	case err != nil:
-		return Facts{}, fmt.Errorf("inspect container %s: %w", short(id), plain(err))
+		return Facts{}, fmt.Errorf("inspect container %s: %w", target.Run{ID: id}.Short(), plain(err))
 	case r.ContainerJSONBase == nil || r.State == nil || r.Config == nil || r.ID == "":
-		return Facts{}, fmt.Errorf("inspect container %s: the answer is incomplete", short(id))
+		return Facts{}, fmt.Errorf("inspect container %s: the answer is incomplete", target.Run{ID: id}.Short())
 	}
 	return facts(&r), nil
 }
@@ -338,7 +338,7 @@ func published(ports nat.PortMap, exposed map[target.PortProto]struct{}) []Publi
 			out = append(out, Published{PortProto: port, HostIP: ip, HostPort: host})
 		}
 	}
-	slices.SortFunc(out, comparePublished)
+	slices.SortFunc(out, Published.Compare)
 	return out
 }
 

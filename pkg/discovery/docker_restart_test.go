@@ -32,7 +32,7 @@ func onPrivateEngineFor(
 		t.Fatal(err)
 	}
 	w, err := discovery.New(docker, discovery.NewDrainFile(t.TempDir()), publish, discovery.Options{
-		Metrics: metrics, Rules: rules("web"), PingInterval: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+		Metrics: metrics, Rules: []discovery.Rule{{Group: "web"}}, PingInterval: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
 		ReconnectMax: time.Second, Resync: 2 * time.Second,
 	})
 	if err != nil {
@@ -74,7 +74,7 @@ func exact(t *testing.T, w *discovery.Watcher, what string, containers ...*harne
 		}
 		slices.Sort(want)
 		if !slices.Equal(got, want) {
-			return fmt.Errorf("wanted: got %v; want %v\n%s", got, want, describe(s))
+			return fmt.Errorf("wanted: got %v; want %v\n%+v", got, want, s.Decisions)
 		}
 		return nil
 	})

@@ -327,7 +327,7 @@ func TestDocker_Inspect_ambiguous(t *testing.T) {
 func TestWatcher_onRealEngine(t *testing.T) {
 	engine, docker := realEngine(t)
 	group := harness.Unique("web") // other tests' containers name other groups
-	w, err := discovery.New(docker, nil, func(*discovery.Snapshot) {}, discovery.Options{Rules: rules(group)})
+	w, err := discovery.New(docker, nil, func(*discovery.Snapshot) {}, discovery.Options{Rules: []discovery.Rule{{Group: group}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -284,7 +284,3 @@ func shorten(s string) string {
 
 // short cuts a container's id as docker ps does.
 func short(id string) string { return target.Run{ID: id}.Short() }
-
-func comparePublished(a, b Published) int {
-	return cmp.Or(a.PortProto.Compare(b.PortProto), a.HostIP.Compare(b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
-}

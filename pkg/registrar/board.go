@@ -15,7 +15,7 @@ import (
 
 // environment is what all reconcilers of a registrar share.
 type environment struct {
-	calls     *caller
+	calls     *caller // nil before identity and credentials are known
 	pacer     *Pacer
 	ledger    *Ledger
 	metrics   *Metrics
@@ -34,11 +34,7 @@ type environment struct {
 func (e *environment) fleet() time.Duration { return e.census.fleet() }
 
 // peers is how many hosts share the account's rate limits, as far as is known; 0: nothing is.
-func (e *environment) peers() int {
-	e.census.mu.Lock()
-	defer e.census.mu.Unlock()
-	return e.census.peers()
-}
+func (e *environment) peers() int { return e.census.peers() }
 
 // sawPeers takes in whose targets a look at a whole group has shown; this host's own id is among them or not.
 func (e *environment) sawPeers(groupARN string, ids map[string]bool, own string) {

@@ -33,7 +33,7 @@ func Reachable(entries []Entry, self Self, log *zap.Logger) []Entry {
 // what was not. A group that does not exist holds nothing.
 func RemoveStale(ctx context.Context, api API, ledger *Ledger, stale []Entry, o Options) (removed int, err error) {
 	o = o.withDefaults()
-	calls := &caller{api: api, metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, onCredentials: func(*CallError) {}}
+	calls := newCaller(api, o.calls(nil))
 	byARN := map[string][]target.Target{}
 	for _, e := range stale {
 		byARN[e.ARN()] = append(byARN[e.ARN()], e.Target)
@@ -84,7 +84,7 @@ func removeAll(ctx context.Context, calls *caller, o Options, ledger *Ledger, gr
 		}
 		attempts++
 		err = ce
-		b := ce.behaviour()
+		b := behaviourOf(ce)
 		if b.person && ce.Fault != FaultCredentials {
 			return removed, fmt.Errorf("deregister %d targets: %w", len(targets), ce)
 		}

@@ -32,22 +32,46 @@ var operations = [classes]string{
 // caller makes the calls: each with its deadline, its metrics, and its failure classified. It neither retries nor
 // waits.
 type caller struct {
-	api           API
-	metrics       *Metrics
-	write, read   time.Duration
-	dry           bool             // nothing is written, whoever asks for it
-	onCredentials func(*CallError) // nil: the service took the signature
+	api API
+	CallOptions
+}
+
+// CallOptions are what the calls can do without.
+type CallOptions struct {
+	Metrics *CallMetrics
+	// WriteTimeout bounds RegisterTargets and DeregisterTargets, ReadTimeout the describes.
+	WriteTimeout, ReadTimeout time.Duration
+	DryRun                    bool // nothing is written, whoever asks for it
+	// OnCredentials is told of each call whether its credentials were good: nil says that the service took the signature.
+	// May be nil.
+	OnCredentials func(*CallError)
+}
+
+// newCaller returns a caller of api.
+func newCaller(api API, o CallOptions) *caller {
+	if o.OnCredentials == nil {
+		o.OnCredentials = func(*CallError) {}
+	}
+	return &caller{api: api, CallOptions: o}
+}
+
+// onDate has f told of each reply how far this host's clock is ahead of that of AWS, one reply at a time, where the API
+// is NewAPI's.
+func (c *caller) onDate(f func(ahead time.Duration)) {
+	if dated, ok := c.api.(*client); ok {
+		dated.onDate(f)
+	}
 }
 
 // do makes one call. A call that went out is never cancelled by ctx when it writes: it may still take effect after
 // the next one. Its deadline alone ends it.
 func (c *caller) do(ctx context.Context, operation, group string, f func(context.Context) error) *CallError {
-	timeout := c.read
+	timeout := c.ReadTimeout
 	if operation == opRegister || operation == opDeregister {
-		if c.dry {
+		if c.DryRun {
 			return &CallError{Operation: operation, Group: group, Fault: FaultMisconfigured, Code: "DryRun", Message: "a dry run changes nothing"}
 		}
-		ctx, timeout = context.WithoutCancel(ctx), c.write
+		ctx, timeout = context.WithoutCancel(ctx), c.WriteTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -56,15 +80,15 @@ func (c *caller) do(ctx context.Context, operation, group string, f func(context
 	if api, ok := c.api.(interface{ unsigned() bool }); ok && ce != nil && signatureCodes[ce.Code] && api.unsigned() {
 		ce.Fault = FaultTransient
 	}
-	c.metrics.call(operation, ce, time.Since(begun))
+	c.Metrics.call(operation, ce, time.Since(begun))
 	switch {
 	case ce != nil && ce.Fault == FaultCredentials:
 		if api, ok := c.api.(interface{ refresh() }); ok && ce.Code != codeCredentials {
 			api.refresh()
 		}
-		c.onCredentials(ce)
+		c.OnCredentials(ce)
 	case ce == nil || !ce.Unknown && ce.Code != codeConnection && ce.Code != codeCanceled:
-		c.onCredentials(nil)
+		c.OnCredentials(nil)
 	}
 	return ce
 }

@@ -18,6 +18,12 @@ type census struct {
 	groups atomic.Int64
 }
 
+// newCensus returns a census that counts, or that knows the number of peers where fixed is not 0.
+func newCensus(fixed int) *census { return &census{fixed: fixed} }
+
+// setGroups says how many groups this host serves.
+func (c *census) setGroups(n int) { c.groups.Store(int64(n)) }
+
 // groupCensus is what one look at a whole group has counted.
 type groupCensus struct {
 	peers  int // this host included
@@ -61,11 +67,18 @@ func (c *census) saw(groupARN string, ids map[string]bool, own string, tell func
 		c.seen = map[string]groupCensus{}
 	}
 	c.seen[groupARN] = g
-	tell(c.peers(), c.place())
+	tell(c.most(), c.place())
 }
 
-// peers is called with mu held.
+// peers is how many hosts share the account's rate limits, as far as is known; 0: nothing is.
 func (c *census) peers() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.most()
+}
+
+// most is called with mu held.
+func (c *census) most() int {
 	if c.fixed > 0 {
 		return c.fixed
 	}
@@ -101,7 +114,7 @@ func (c *census) place() place {
 func (c *census) fleet() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Duration(min(int64(c.peers())*c.groups.Load(), fleetMost)) * time.Second
+	return time.Duration(min(int64(c.most())*c.groups.Load(), fleetMost)) * time.Second
 }
 
 // fleetMost bounds the time of a fleet, in seconds: a month, in which nobody waits for a look any more.

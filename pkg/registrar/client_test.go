@@ -29,7 +29,7 @@ func (w writes) Write(b []byte) (int, error) {
 
 // A call leaves in one piece: header and body are one write, and over TLS one record.
 func TestNewAPI_oneWrite(t *testing.T) {
-	sim := elbsim.New(elbsim.Config{Region: region, Instance: elbsim.Instance{ID: instance}})
+	sim := elbsim.New(elbsim.Config{Region: "eu-central-1", Instance: elbsim.Instance{ID: "i-0123456789abcdef0"}})
 	arn, err := sim.AddGroup(elbsim.Group{Name: "web"})
 	if err != nil {
 		t.Fatal(err)
@@ -46,12 +46,12 @@ func TestNewAPI_oneWrite(t *testing.T) {
 	}}
 	defer transport.CloseIdleConnections()
 	api := registrar.NewAPI(aws.Config{
-		Region: region, BaseEndpoint: aws.String(elb.URL()), HTTPClient: &http.Client{Transport: transport},
+		Region: "eu-central-1", BaseEndpoint: aws.String(elb.URL()), HTTPClient: &http.Client{Transport: transport},
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDTEST", "secret", ""),
 	})
 	for i := range int64(3) {
 		if _, err := api.RegisterTargets(t.Context(), &elasticloadbalancingv2.RegisterTargetsInput{
-			TargetGroupArn: &arn, Targets: []types.TargetDescription{{Id: aws.String(instance), Port: aws.Int32(int32(i) + 1)}},
+			TargetGroupArn: &arn, Targets: []types.TargetDescription{{Id: aws.String("i-0123456789abcdef0"), Port: aws.Int32(int32(i) + 1)}},
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -73,7 +73,7 @@ func (c *client) onDate(f func(ahead time.Duration)) {
 // clock takes in how far this host's clock is ahead of that of AWS. The SDK makes up for it in its signatures; what is
 // wrong by as much is every time in log and status, and whatever else on the host goes by the clock.
 func (r *Registrar) clock(ahead time.Duration) {
-	r.env.metrics.clock(ahead)
+	r.env.metrics.calls().clock(ahead)
 	before := r.clockAhead
 	limit := ClockFar
 	if before != 0 {

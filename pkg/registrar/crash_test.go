@@ -126,6 +126,7 @@ type crashWorld struct {
 const (
 	crashInstance = "i-0123456789abcdef0"
 	crashOther    = "i-0fedcba9876543210"
+	crashDoubt    = 30 * time.Second // how long a write whose outcome is unknown may still take effect
 )
 
 // newCrashWorld has two groups. In each there are targets that are not ours: another instance's on a port that ours
@@ -219,11 +220,11 @@ func (p crashProcess) live(w *crashWorld, rng *rand.Rand) (killed string, err er
 		time.Sleep(fault.hang)
 		return fault.err
 	})
-	ledger, err := OpenLedger(memDir, "boot-1", LedgerOptions{FS: disk, room: 2 << 10})
+	ledger, err := OpenLedger(memDir, "boot-1", withRoom(LedgerOptions{FS: disk}, 2<<10))
 	if err == nil {
 		p.run(w, life, ledger)
 		_ = ledger.Close() // its disk is gone
-		<-ledger.writer.ended
+		awaitWriter(ledger)
 	}
 	disk.mu.Lock()
 	disk.crashed = true
@@ -250,7 +251,11 @@ func (p crashProcess) run(w *crashWorld, life *instants, ledger *Ledger) {
 	})
 	reg := New(func(ctx context.Context) (API, Self, error) { return api, self, ctx.Err() }, ledger, Options{BootID: "boot-1", WriteTimeout: writeTimeout})
 	ctx, stop := context.WithCancel(context.Background())
-	ended := async(func() { _ = reg.Run(ctx) }) // connect gives no error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = reg.Run(ctx) // connect gives no error
+	}()
 	begun := time.Now()
 	sleep := func(until time.Duration) {
 		select {
@@ -276,17 +281,6 @@ func (p crashProcess) run(w *crashWorld, life *instants, ledger *Ledger) {
 	<-ended
 }
 
-// survives returns the disk as a process finds it after another was killed: the machine went on.
-func (d *memDisk) survives() *memDisk {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	after := newMemDisk()
-	for path, inode := range d.names {
-		after.put(path, inode.data)
-	}
-	return after
-}
-
 // check looks at every call that was made since: none names what is not ours.
 func (w *crashWorld) check() error {
 	for _, call := range w.sim.Calls() {
@@ -294,7 +288,7 @@ func (w *crashWorld) check() error {
 			continue
 		}
 		w.checked = call.ID + 1
-		group := arnName(call.Groups[0])
+		group := short(call.Groups[0])
 		for _, t := range call.Targets {
 			if t.ID != crashInstance || !w.ever[group][t.Port] {
 				return fmt.Errorf("%s in %s names %s, which is not ours", call.Action, group, t)
@@ -332,13 +326,13 @@ func (w *crashWorld) differs(want crashWant) (stale, missing []string) {
 
 // held returns nil if the ledger on the disk holds what is wanted, as registered, and nothing else.
 func (w *crashWorld) held(want crashWant) error {
-	content, err := parseLedger(w.disk.content(memPath))
+	entries, err := entriesOn(w.disk)
 	if err != nil {
 		return err
 	}
 	var got, expected []string
-	for key, r := range content.records {
-		got = append(got, fmt.Sprint(arnName(key.arn), " ", key.target.Port, " ", r.Phase, " ", r.Run.ID))
+	for _, e := range entries {
+		got = append(got, fmt.Sprint(short(e.ARN()), " ", e.Target.Port, " ", e.Phase, " ", e.Run.ID))
 	}
 	for group, ports := range want {
 		for port, container := range ports {
@@ -391,13 +385,13 @@ func (w *crashWorld) unheard() []string {
 	for _, c := range w.sim.CallsOf(opDeregister) {
 		inFlight := func(end time.Time) bool {
 			ago := end.Sub(c.Time)
-			return ago >= -doubt && ago <= writeTimeout+ledgerLinger // a call may arrive after its process has ended
+			return ago >= -crashDoubt && ago <= writeTimeout+longestLinger // a call may arrive after its process has ended
 		}
 		if !slices.ContainsFunc(w.ended, inFlight) {
 			continue
 		}
 		for _, t := range c.Targets {
-			out = append(out, arnName(c.Groups[0])+" "+t.String())
+			out = append(out, short(c.Groups[0])+" "+t.String())
 		}
 	}
 	return out

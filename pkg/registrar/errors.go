@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -185,64 +183,6 @@ func faultOfStatus(code string, status int) Fault {
 		return FaultDenied
 	}
 	return FaultMisconfigured
-}
-
-// behaviour is what a fault means for the group it happened in.
-type behaviour struct {
-	state      string        // of GroupStatus
-	first, max time.Duration // the hold doubles from first to max, each with full jitter above half; 0: the pacer alone waits
-	person     bool          // a person must act: logged as an error
-	// soonAtStart tries again every 5 to 10 s while the agent is young.
-	soonAtStart bool
-	// shared has max grow with the number of peers, all of whom fail alike and try again for as long as it takes.
-	shared bool
-}
-
-// perPeer is what each peer adds to the longest hold of what fails for all peers alike: up to four calls are made in a
-// hold (both writes, a look, the look-up of the name), so that all peers together come to one or two a second. sharedMost
-// bounds it. Since holds double, none is more than about twice as long as the trouble has lasted: what a person mends
-// soon is noticed soon.
-const (
-	perPeer    = 3 * time.Second
-	sharedMost = verifyMost
-)
-
-// behaviour returns what follows from the error. Credentials that AWS refuses cost a call each time, those that are not
-// there cost none.
-func (e *CallError) behaviour() behaviour {
-	b := behaviours[e.Fault]
-	b.shared = b.shared || e.Fault == FaultCredentials && e.Code != codeCredentials
-	return b
-}
-
-// longest is the longest hold with this many peers.
-func (b behaviour) longest(peers int) time.Duration {
-	if !b.shared {
-		return b.max
-	}
-	return max(b.max, min(time.Duration(peers)*perPeer, sharedMost))
-}
-
-// delay is how long a class of calls waits after that many failed attempts in a row. A target that is refused in the
-// agent's first two minutes is most likely an instance that is not yet running: it is tried again soon.
-func (b behaviour) delay(attempts int, uptime time.Duration, peers int) time.Duration {
-	wait := min(b.longest(peers), b.first<<min(attempts-1, 13))
-	if b.soonAtStart && uptime < 2*time.Minute {
-		wait = 10 * time.Second
-	}
-	return wait/2 + rand.N(wait/2+1)
-}
-
-// behaviours is the one table of what follows from each fault. docs/operations.md shows the same table.
-var behaviours = map[Fault]behaviour{
-	FaultThrottled:     {state: StateThrottled},
-	FaultTransient:     {state: StateWaiting, first: time.Second, max: 20 * time.Second},
-	FaultCredentials:   {state: StateDenied, first: 5 * time.Second, max: time.Minute, person: true},
-	FaultDenied:        {state: StateDenied, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
-	FaultGone:          {state: StateGone, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
-	FaultFull:          {state: StateFull, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
-	FaultInvalid:       {state: StateMisconfigured, first: 5 * time.Second, max: 5 * time.Minute, person: true, soonAtStart: true, shared: true},
-	FaultMisconfigured: {state: StateMisconfigured, first: time.Minute, max: 5 * time.Minute, person: true, shared: true},
 }
 
 // policyFile is where the policy is that a role needs, as documentation and packages have it.

@@ -32,32 +32,31 @@ func TestClassify(t *testing.T) {
 		fault   Fault
 		code    string
 		unknown bool
-		outcome Outcome
 	}{
-		"throttled":              {answered(400, generic("Throttling")), FaultThrottled, "Throttling", false, Throttled},
-		"throttled with 503":     {answered(503, generic("RequestLimitExceeded")), FaultThrottled, "RequestLimitExceeded", false, Throttled},
-		"denied":                 {answered(403, generic("AccessDenied")), FaultDenied, "AccessDenied", false, Accepted},
-		"gone":                   {answered(400, &types.TargetGroupNotFoundException{}), FaultGone, "TargetGroupNotFound", false, Accepted},
-		"full":                   {answered(400, &types.TooManyTargetsException{}), FaultFull, "TooManyTargets", false, Accepted},
-		"full for the id":        {answered(400, &types.TooManyRegistrationsForTargetIdException{}), FaultFull, "TooManyRegistrationsForTargetId", false, Accepted},
-		"invalid":                {answered(400, &types.InvalidTargetException{}), FaultInvalid, "InvalidTarget", false, Accepted},
-		"a bad arn":              {answered(400, generic("ValidationError")), FaultMisconfigured, "ValidationError", false, Accepted},
-		"an unheard-of 4xx":      {answered(418, generic("Teapot")), FaultMisconfigured, "Teapot", false, Accepted},
-		"an unheard-of 403":      {answered(403, generic("Nope")), FaultDenied, "Nope", false, Accepted},
-		"an unheard-of 5xx":      {answered(599, generic("Oops")), FaultTransient, "Oops", true, Failed},
-		"server fault":           {answered(500, generic("InternalFailure")), FaultTransient, "InternalFailure", true, Failed},
-		"a page, not XML":        {answered(502, errors.New("deserialize")), FaultTransient, "ServerError", true, Failed},
-		"cut-off success":        {answered(200, errors.New("unexpected EOF")), FaultTransient, "BadReply", true, Failed},
-		"expired":                {answered(403, generic("ExpiredToken")), FaultCredentials, "ExpiredToken", false, Accepted},
-		"no credentials":         {fmt.Errorf("sign: %w", &CredentialsError{Err: errors.New("no role")}), FaultCredentials, "Credentials", false, Aborted},
-		"cancelled before":       {fmt.Errorf("sign: %w", &CredentialsError{Err: &aws.RequestCanceledError{Err: context.Canceled}}), FaultTransient, "Canceled", false, Unanswered},
-		"no credentials in time": {fmt.Errorf("sign: %w", &CredentialsError{Err: &aws.RequestCanceledError{Err: context.DeadlineExceeded}}), FaultCredentials, "Credentials", false, Aborted},
-		"wrong secret":           {answered(403, generic("SignatureDoesNotMatch")), FaultCredentials, "SignatureDoesNotMatch", false, Accepted},
-		"empty success":          {&smithyhttp.RequestSendError{Err: fmt.Errorf("HTTP 200: %w", errNoReply)}, FaultTransient, "BadReply", true, Failed},
-		"timeout":                {fmt.Errorf("send: %w", context.DeadlineExceeded), FaultTransient, "Timeout", true, Unanswered},
-		"cancelled":              {fmt.Errorf("send: %w", context.Canceled), FaultTransient, "Canceled", true, Unanswered},
-		"refused":                {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, FaultTransient, "Connection", false, Unanswered},
-		"reset":                  {&net.OpError{Op: "read", Err: errors.New("connection reset")}, FaultTransient, "Connection", true, Unanswered},
+		"throttled":              {answered(400, generic("Throttling")), FaultThrottled, "Throttling", false},
+		"throttled with 503":     {answered(503, generic("RequestLimitExceeded")), FaultThrottled, "RequestLimitExceeded", false},
+		"denied":                 {answered(403, generic("AccessDenied")), FaultDenied, "AccessDenied", false},
+		"gone":                   {answered(400, &types.TargetGroupNotFoundException{}), FaultGone, "TargetGroupNotFound", false},
+		"full":                   {answered(400, &types.TooManyTargetsException{}), FaultFull, "TooManyTargets", false},
+		"full for the id":        {answered(400, &types.TooManyRegistrationsForTargetIdException{}), FaultFull, "TooManyRegistrationsForTargetId", false},
+		"invalid":                {answered(400, &types.InvalidTargetException{}), FaultInvalid, "InvalidTarget", false},
+		"a bad arn":              {answered(400, generic("ValidationError")), FaultMisconfigured, "ValidationError", false},
+		"an unheard-of 4xx":      {answered(418, generic("Teapot")), FaultMisconfigured, "Teapot", false},
+		"an unheard-of 403":      {answered(403, generic("Nope")), FaultDenied, "Nope", false},
+		"an unheard-of 5xx":      {answered(599, generic("Oops")), FaultTransient, "Oops", true},
+		"server fault":           {answered(500, generic("InternalFailure")), FaultTransient, "InternalFailure", true},
+		"a page, not XML":        {answered(502, errors.New("deserialize")), FaultTransient, "ServerError", true},
+		"cut-off success":        {answered(200, errors.New("unexpected EOF")), FaultTransient, "BadReply", true},
+		"expired":                {answered(403, generic("ExpiredToken")), FaultCredentials, "ExpiredToken", false},
+		"no credentials":         {fmt.Errorf("sign: %w", &CredentialsError{Err: errors.New("no role")}), FaultCredentials, "Credentials", false},
+		"cancelled before":       {fmt.Errorf("sign: %w", &CredentialsError{Err: &aws.RequestCanceledError{Err: context.Canceled}}), FaultTransient, "Canceled", false},
+		"no credentials in time": {fmt.Errorf("sign: %w", &CredentialsError{Err: &aws.RequestCanceledError{Err: context.DeadlineExceeded}}), FaultCredentials, "Credentials", false},
+		"wrong secret":           {answered(403, generic("SignatureDoesNotMatch")), FaultCredentials, "SignatureDoesNotMatch", false},
+		"empty success":          {&smithyhttp.RequestSendError{Err: fmt.Errorf("HTTP 200: %w", errNoReply)}, FaultTransient, "BadReply", true},
+		"timeout":                {fmt.Errorf("send: %w", context.DeadlineExceeded), FaultTransient, "Timeout", true},
+		"cancelled":              {fmt.Errorf("send: %w", context.Canceled), FaultTransient, "Canceled", true},
+		"refused":                {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, FaultTransient, "Connection", false},
+		"reset":                  {&net.OpError{Op: "read", Err: errors.New("connection reset")}, FaultTransient, "Connection", true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -65,18 +64,12 @@ func TestClassify(t *testing.T) {
 			if ce.Fault != c.fault || ce.Code != c.code || ce.Unknown != c.unknown {
 				t.Errorf("classify = fault %q, code %q, unknown %v; want %q, %q, %v", ce.Fault, ce.Code, ce.Unknown, c.fault, c.code, c.unknown)
 			}
-			if got := outcome(ce); got != c.outcome {
-				t.Errorf("outcome = %v; want %v", got, c.outcome)
-			}
 			if !errors.Is(ce, c.err) && !errors.As(c.err, new(*CredentialsError)) {
 				t.Errorf("%v does not wrap %v", ce, c.err)
 			}
 			// What the SDK says of a call that was not answered is a paragraph, most of it about its own layers.
 			if unanswered := ce.Fault == FaultTransient && ce.Code != "InternalFailure" && ce.Code != "Oops"; unanswered && ce.Message == "" {
 				t.Errorf("%q says it all in the SDK's words", ce)
-			}
-			if _, ok := behaviours[ce.Fault]; !ok {
-				t.Errorf("no behaviour for fault %q", ce.Fault)
 			}
 		})
 	}
@@ -138,12 +131,52 @@ func TestBehaviour_delay(t *testing.T) {
 				lasted += got
 			}
 		}
-		refused := (&CallError{Fault: fault, Code: "Refused"}).behaviour()
+		refused := behaviourOf(&CallError{Fault: fault, Code: "Refused"})
 		if refused.shared != b.person {
 			t.Errorf("%s, refused by AWS, grows with the peers: %v; want %v", fault, refused.shared, b.person)
 		}
 		if want := b.person && fault != FaultCredentials; b.shared != want {
 			t.Errorf("%s grows with the peers: %v; want %v", fault, b.shared, want)
+		}
+	}
+}
+
+// Whatever a call may fail with has a consequence for its group.
+func TestBehaviours_complete(t *testing.T) {
+	for _, fault := range []Fault{FaultThrottled, FaultTransient, FaultCredentials, FaultDenied, FaultGone, FaultFull, FaultInvalid, FaultMisconfigured} {
+		if b, ok := behaviours[fault]; !ok || b.state == "" {
+			t.Errorf("no behaviour for fault %q", fault)
+		}
+	}
+}
+
+// What the pacer is told of a call: that an account's limit refused it, that nobody answered, that none was made.
+func TestOutcome(t *testing.T) {
+	for name, c := range map[string]struct {
+		ce   *CallError
+		want Outcome
+	}{
+		"success":               {nil, Accepted},
+		"throttled":             {&CallError{Fault: FaultThrottled, Code: "Throttling"}, Throttled},
+		"denied":                {&CallError{Fault: FaultDenied, Code: "AccessDenied"}, Accepted},
+		"gone":                  {&CallError{Fault: FaultGone, Code: "TargetGroupNotFound"}, Accepted},
+		"full":                  {&CallError{Fault: FaultFull, Code: "TooManyTargets"}, Accepted},
+		"invalid":               {&CallError{Fault: FaultInvalid, Code: "InvalidTarget"}, Accepted},
+		"a bad arn":             {&CallError{Fault: FaultMisconfigured, Code: "ValidationError"}, Accepted},
+		"server fault":          {&CallError{Fault: FaultTransient, Code: "InternalFailure", Unknown: true}, Failed},
+		"server fault, refused": {&CallError{Fault: FaultTransient, Code: "ServiceUnavailable"}, Failed},
+		"a page, not XML":       {&CallError{Fault: FaultTransient, Code: "ServerError", Unknown: true}, Failed},
+		"cut-off success":       {&CallError{Fault: FaultTransient, Code: "BadReply", Unknown: true}, Failed},
+		"expired":               {&CallError{Fault: FaultCredentials, Code: "ExpiredToken"}, Accepted},
+		"no credentials":        {&CallError{Fault: FaultCredentials, Code: codeCredentials}, Aborted},
+		"timeout":               {&CallError{Fault: FaultTransient, Code: codeTimeout, Unknown: true}, Unanswered},
+		"cancelled":             {&CallError{Fault: FaultTransient, Code: codeCanceled, Unknown: true}, Unanswered},
+		"cancelled before":      {&CallError{Fault: FaultTransient, Code: codeCanceled}, Unanswered},
+		"connection refused":    {&CallError{Fault: FaultTransient, Code: codeConnection}, Unanswered},
+		"connection reset":      {&CallError{Fault: FaultTransient, Code: codeConnection, Unknown: true}, Unanswered},
+	} {
+		if got := outcome(c.ce); got != c.want {
+			t.Errorf("%s: outcome = %v; want %v", name, got, c.want)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (f *finder) run(ctx context.Context) {
 			continue
 		}
 		attempts++
-		b := ce.behaviour()
+		b := behaviourOf(ce)
 		delay := b.delay(attempts, time.Since(f.env.started), f.env.peers())
 		if last == nil || last.Fault != ce.Fault || last.Code != ce.Code {
 			fields := []zap.Field{zap.String("reference", f.ref.String()), zap.String("code", ce.Code), zap.Duration("delay", delay), zap.Error(ce)}

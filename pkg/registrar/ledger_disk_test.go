@@ -165,6 +165,17 @@ func (i *memInode) crash(rng *rand.Rand) *memInode {
 	return &memInode{data: data, synced: append([]byte{}, data...)}
 }
 
+// survives returns the disk as a process finds it after another was killed: the machine went on.
+func (d *memDisk) survives() *memDisk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	after := newMemDisk()
+	for path, inode := range d.names {
+		after.put(path, inode.data)
+	}
+	return after
+}
+
 func writeAt(data, b []byte, at int64) []byte {
 	if grow := at + int64(len(b)) - int64(len(data)); grow > 0 {
 		data = append(data, make([]byte, grow)...)
@@ -406,4 +417,31 @@ func failing(ops string, err error, n *atomic.Int64) func(op, path string) error
 		n.Add(1)
 		return fmt.Errorf("%s: %w", op, err)
 	}
+}
+
+// What tests of other packages need of the inside of a ledger.
+
+// longestLinger is how long a commit waits for more to go with it.
+const longestLinger = ledgerLinger
+
+// withRoom has less pre-written than a ledger of full size.
+func withRoom(o LedgerOptions, room int64) LedgerOptions {
+	o.room = room
+	return o
+}
+
+// awaitWriter waits until the ledger's goroutine has ended.
+func awaitWriter(l *Ledger) { <-l.writer.ended }
+
+// entriesOn returns what the ledger on a disk holds, in no order.
+func entriesOn(d *memDisk) ([]Entry, error) {
+	content, err := parseLedger(d.content(memPath))
+	if err != nil {
+		return nil, err
+	}
+	var out []Entry
+	for _, r := range content.records {
+		out = append(out, r.Entry)
+	}
+	return out, nil
 }

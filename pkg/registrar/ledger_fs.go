@@ -55,9 +55,11 @@ type LedgerLock interface {
 	Named(path string) (bool, error)
 }
 
+// fileMode is of every file in the state directory.
+const fileMode = 0o640
+
 const (
-	ledgerFileMode = 0o640
-	ledgerDirMode  = 0o750
+	ledgerDirMode = 0o750
 	// maxLedgerSize is far above what a ledger can need (100,000 entries take 90 MB) and below what would hurt a host.
 	maxLedgerSize = 512 << 20
 )
@@ -109,6 +111,14 @@ func (osFS) ReadFile(path string) ([]byte, error) {
 	return data[:n], err
 }
 
+func (osFS) Lock(path, holder string) (LedgerLock, error) {
+	lock, err := lockFile(path, holder)
+	if err != nil {
+		return nil, err // and no lock that is not nil
+	}
+	return lock, nil
+}
+
 func (osFS) Create(path string) (LedgerFile, error) {
 	// What is left there from a crash may have another owner; a name can be removed whatever it names.
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -118,13 +128,13 @@ func (osFS) Create(path string) (LedgerFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return &osFile{f}, nil
 }
 
 // openFile opens a regular file of ours that is no link. Root creates for the owner of the directory, so that a
 // command run by root leaves nothing behind that the agent may not touch.
 func openFile(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, ledgerFileMode)
+	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, fileMode)
 	if errors.Is(err, unix.ELOOP) {
 		return nil, fmt.Errorf("open %s: a symbolic link: %w", path, ErrUnsafe)
 	}
@@ -186,7 +196,7 @@ func ownerOf(info fs.FileInfo) (uid, gid uint32) {
 // osFile is a LedgerFile and a LedgerLock.
 type osFile struct{ *os.File }
 
-func (f osFile) Datasync() error {
+func (f *osFile) Datasync() error {
 	for {
 		err := unix.Fdatasync(int(f.Fd()))
 		if !errors.Is(err, unix.EINTR) {
@@ -195,7 +205,7 @@ func (f osFile) Datasync() error {
 	}
 }
 
-func (f osFile) Named(path string) (bool, error) {
+func (f *osFile) Named(path string) (bool, error) {
 	there, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return false, nil

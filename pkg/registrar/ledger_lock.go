@@ -95,7 +95,9 @@ func (w *ledgerWriter) unlock() error {
 	return err
 }
 
-func (osFS) Lock(path, holder string) (LedgerLock, error) {
+// lockFile takes the lock file at path for this process and writes holder into it, or returns a *LockedError at once.
+// Closing the file releases the lock.
+func lockFile(path, holder string) (*osFile, error) {
 	for {
 		f, err := openFile(path, unix.O_RDWR|unix.O_CREAT)
 		if errors.Is(err, unix.EROFS) {
@@ -115,13 +117,13 @@ func (osFS) Lock(path, holder string) (LedgerLock, error) {
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		named, err := osFile{f}.Named(path)
+		named, err := (&osFile{f}).Named(path)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		if named {
 			writeHolder(f, holder)
-			return osFile{f}, nil
+			return &osFile{f}, nil
 		}
 		f.Close() //nolint:errcheck,gosec // removed between open and lock: nobody else will look at this one
 	}

@@ -3,6 +3,7 @@ package registrar
 import (
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
 
@@ -12,6 +13,21 @@ type LedgerMetrics struct {
 	Errors interface{ Inc() }
 	// Sync observes the seconds that each fdatasync of a commit took.
 	Sync interface{ Observe(seconds float64) }
+}
+
+// NewLedgerMetrics registers what the ledger tells of the disk.
+func NewLedgerMetrics(reg prometheus.Registerer) LedgerMetrics {
+	failed := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "berth_ledger_errors_total",
+		Help: "Operations of the ledger's disk that failed or took longer than a second; the agent goes on from memory.",
+	})
+	sync := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "berth_ledger_sync_duration_seconds",
+		Help:    "Time that one fdatasync of the ledger took.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
+	})
+	reg.MustRegister(failed, sync)
+	return LedgerMetrics{Errors: failed, Sync: sync}
 }
 
 func (m LedgerMetrics) failed() {

@@ -38,12 +38,12 @@ func (r *reconciler) pending() []Pending {
 		case s.Run.ID != "":
 			why = s.Run.String() + " is not to be served here any more"
 		}
-		out = append(out, Pending{Operation: ClassDeregister.String(), Target: t, Run: s.Run, Why: why})
+		out = append(out, Pending{Operation: PendingDeregister, Target: t, Run: s.Run, Why: why})
 	}
 	for _, t := range add {
 		w := r.want[t]
 		out = append(out, Pending{
-			Operation: ClassRegister.String(), Target: t, Run: claimant(w),
+			Operation: PendingRegister, Target: t, Run: claimant(w),
 			Why: fmt.Sprintf("port %s of %s is published there", w[0].PortProto(), claimant(w)),
 		})
 	}

@@ -115,9 +115,15 @@ type TargetStatus struct {
 	Run         target.Run    `json:"run,omitzero"`    // of the ledger's claim
 }
 
+// The operations of a Pending.
+const (
+	PendingRegister   = "register"
+	PendingDeregister = "deregister"
+)
+
 // Pending is one change that is still to be made.
 type Pending struct {
-	Operation string        `json:"operation"` // register or deregister
+	Operation string        `json:"operation"` // PendingRegister or PendingDeregister
 	Target    target.Target `json:"target"`
 	Run       target.Run    `json:"run,omitzero"` // that it is, or was, registered for
 	Why       string        `json:"why"`          // one sentence

@@ -17,7 +17,7 @@ func (r *reconciler) failed(c Class, ce *CallError, now time.Time) {
 		r.attempts[c], r.said[c] = 0, nil
 	}
 	r.attempts[c]++
-	b := ce.behaviour()
+	b := behaviourOf(ce)
 	r.cond.Hold[c] = now.Add(b.delay(r.attempts[c], now.Sub(r.env.started), r.env.peers()))
 	if ce.Fault == FaultGone {
 		if r.goneSince.IsZero() {

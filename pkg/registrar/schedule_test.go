@@ -10,8 +10,8 @@ import (
 
 // crowdedOf is a reconciler of a host of a thousand in a crowd that does not end.
 func crowdedOf(groups int64) *reconciler {
-	env := &environment{pacer: NewPacer(nil), census: &census{fixed: 1000}, followers: &followers{count: map[string]int{}}}
-	env.census.groups.Store(groups)
+	env := &environment{pacer: NewPacer(nil), census: newCensus(1000), followers: &followers{count: map[string]int{}}}
+	env.census.setGroups(int(groups))
 	env.pacer.SetPeers(1000)
 	return &reconciler{env: env, in: &input{keys: []string{"web"}}, have: map[target.Target]State{}, want: target.Set{}}
 }
@@ -22,13 +22,13 @@ func TestSchedule_fullLookComes(t *testing.T) {
 		r := crowdedOf(10)
 		s, begun := &r.schedule, time.Now()
 		s.start(begun, false, r.env.fleet())
-		throttle(r.env.pacer)
+		throttled(r.env.pacer)
 		s.skip(begun, r)
 		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: Registered, Health: "healthy"}
 		for {
 			time.Sleep(r.env.fleet() / 10)
 			now := time.Now()
-			throttle(r.env.pacer)
+			throttled(r.env.pacer)
 			s.wrote(now, r)
 			at, full := s.next(now, r)
 			if full && !at.After(now) {
@@ -51,7 +51,7 @@ func TestSchedule_awaitsGone(t *testing.T) {
 		x := target.Target{ID: "10.0.0.1", Port: 1}
 		r.have[x], r.cond.AwaitGone = State{Phase: Removing}, true
 		r.want.Add(x, target.Want{})
-		throttle(r.env.pacer)
+		throttled(r.env.pacer)
 		now := time.Now()
 		r.schedule.start(now, true, r.env.fleet())
 		r.schedule.wrote(now, r)
@@ -65,7 +65,7 @@ func TestSchedule_awaitsGone(t *testing.T) {
 func TestSchedule_ledgerAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := crowdedOf(1)
-		throttle(r.env.pacer)
+		throttled(r.env.pacer)
 		now := time.Now()
 		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: Registered, Health: "healthy"}
 		r.schedule.start(now, false, r.env.fleet())
@@ -99,9 +99,16 @@ func TestSchedule_lookedTooSoon(t *testing.T) {
 // TestSchedule_manyOfAll: as many hosts and groups as nobody has are no reason to panic.
 func TestSchedule_manyOfAll(t *testing.T) {
 	r := crowdedOf(1_000_000)
-	r.env.census.fixed = 1_000_000_000
+	r.env.census = newCensus(1_000_000_000)
 	r.schedule.factor = 72
 	if every := r.schedule.verifyEvery(r); every <= 0 || every > 2*verifyMost {
 		t.Errorf("a verification every %v", every)
 	}
+}
+
+// throttled has one registration refused by a rate limit.
+func throttled(p *Pacer) {
+	permit := p.Ask(ClassRegister, false)
+	<-permit.Ready()
+	permit.Done(Throttled)
 }

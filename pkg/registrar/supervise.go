@@ -49,12 +49,20 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// calls are the options of the calls; a nil onCredentials is told nothing.
+func (o Options) calls(onCredentials func(*CallError)) CallOptions {
+	return CallOptions{
+		Metrics: o.Metrics.calls(), WriteTimeout: o.WriteTimeout, ReadTimeout: o.ReadTimeout, DryRun: o.DryRun, OnCredentials: onCredentials,
+	}
+}
+
 // Registrar brings target groups to what is wanted. It supervises a finder for each reference of the configuration
 // and a reconciler for each group's ARN: two references to one group are one reconciler, and renaming a key makes no
 // call.
 type Registrar struct {
 	connect Connect
 	env     *environment
+	calls   CallOptions
 	desired atomic.Pointer[Desired]
 	wake    chan struct{}
 	learned atomic.Pointer[Self] // what Identify has said since
@@ -90,9 +98,9 @@ func New(connect Connect, ledger *Ledger, o Options) *Registrar {
 	r.env = &environment{
 		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID, dry: o.DryRun, started: time.Now(),
 		board: newBoard(), followers: &followers{count: map[string]int{}, pokes: map[*reconciler]bool{}},
-		census: &census{fixed: o.Peers}, mended: newMended(),
-		calls: &caller{metrics: o.Metrics, write: o.WriteTimeout, read: o.ReadTimeout, dry: o.DryRun, onCredentials: r.credentials},
+		census: newCensus(o.Peers), mended: newMended(),
 	}
+	r.calls = o.calls(r.credentials)
 	r.env.gone = func(groupARN string) {
 		select {
 		case r.goneARN <- groupARN:
@@ -238,10 +246,8 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 	if err != nil {
 		return fmt.Errorf("learn this host's identity: %w", err)
 	}
-	r.self, r.env.calls.api = self, api
-	if dated, ok := api.(interface{ onDate(func(time.Duration)) }); ok {
-		dated.onDate(r.clock)
-	}
+	r.self, r.env.calls = self, newCaller(api, r.calls)
+	r.env.calls.onDate(r.clock)
 	for _, e := range Reachable(r.env.ledger.Claim(self), self, r.env.log) {
 		r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)
 		r.env.pacer.SetServing()
@@ -274,7 +280,7 @@ func (r *Registrar) apply(ctx context.Context) {
 			delete(r.missing, key)
 		}
 	}
-	r.env.census.groups.Store(int64(len(refs)))
+	r.env.census.setGroups(len(refs))
 	for key, ref := range refs {
 		if r.finders[key] == nil {
 			r.startFinder(ctx, key, ref)

@@ -65,6 +65,9 @@ type DrainRequestV1 struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// HoldConnection is the DrainRequestV1.Hold of a drain that ends with its connection.
+const HoldConnection = "connection"
+
 // DrainedV1 is what POST /v1/drains answers: the drain holds, and nothing of it is wanted from Seq on.
 type DrainedV1 struct {
 	Drain DrainV1    `json:"drain"`
@@ -257,7 +260,7 @@ func (h *Held) Release() { h.release() }
 
 // Hold drains a container until Release is called, ctx ends, or this process does.
 func (c *Client) Hold(ctx context.Context, d DrainRequestV1) (*Held, error) {
-	d.Hold = discovery.HoldConnection.String()
+	d.Hold = HoldConnection
 	ctx, cancel := context.WithCancel(ctx)
 	timer := time.AfterFunc(controlTimeout, cancel) // for the first line alone
 	resp, err := c.send(ctx, http.MethodPost, "/v1/drains", nil, d)

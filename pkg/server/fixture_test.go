@@ -14,7 +14,6 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
-	"berth/pkg/target"
 )
 
 // agent stands for the rest of the process: what discovery and the registrar publish.
@@ -79,16 +78,7 @@ func (a *agent) followed() map[string]int {
 
 // well publishes a host with one healthy container.
 func (a *agent) well() {
-	w := wantOf("web", "web-1", 8080, 32768)
-	d := wants(w)
-	d.Generation = 1
-	d.Stream = discovery.Stream{Up: true, Since: t0, Engine: "docker 28.5.2", APIVersion: "1.51"}
-	d.Decisions = []discovery.Decision{decided(w, discovery.Wanted, "its label names web")}
-	r := groups(okGroup(registrar.TargetStatus{
-		Target: at(32768), Phase: registrar.Registered, Health: "healthy", Since: t2, Wants: []target.Want{w}, Run: w.Run,
-	}))
-	r.Self = registrar.Self{InstanceID: instance, Region: "eu-central-1", Account: "123456789012"}
-	r.Groups[0].VerifiedAt = t2
+	d, r := wellSnapshots()
 	a.host = Host{InstanceID: instance, Region: "eu-central-1"}
 	a.disc.Set(d)
 	a.reg.Set(r)

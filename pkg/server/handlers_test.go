@@ -100,11 +100,9 @@ const wellStatus = `{
 
 // The JSON is an interface: this test changes only when a field is added.
 func TestStatusOf_golden(t *testing.T) {
-	var a agent
-	a.well()
-	d, _ := a.disc.Get()
-	r, _ := a.reg.Get()
-	s := statusOf(t0.Add(5*time.Minute), AgentV1{a.config().Build, 7, t0}, a.host, d, r)
+	d, r := wellSnapshots()
+	build := Build{Version: "1.2.3", Revision: "0123abc", GoVersion: "go1.26"}
+	s := statusOf(t0.Add(5*time.Minute), AgentV1{build, 7, t0}, Host{InstanceID: instance, Region: "eu-central-1"}, d, r)
 	body, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)

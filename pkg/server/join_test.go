@@ -53,6 +53,21 @@ func okGroup(ts ...registrar.TargetStatus) registrar.GroupStatus {
 	}
 }
 
+// wellSnapshots are of a host with one healthy container.
+func wellSnapshots() (*discovery.Snapshot, *registrar.Snapshot) {
+	w := wantOf("web", "web-1", 8080, 32768)
+	d := wants(w)
+	d.Generation = 1
+	d.Stream = discovery.Stream{Up: true, Since: t0, Engine: "docker 28.5.2", APIVersion: "1.51"}
+	d.Decisions = []discovery.Decision{decided(w, discovery.Wanted, "its label names web")}
+	r := groups(okGroup(registrar.TargetStatus{
+		Target: at(32768), Phase: registrar.Registered, Health: "healthy", Since: t2, Wants: []target.Want{w}, Run: w.Run,
+	}))
+	r.Self = registrar.Self{InstanceID: instance, Region: "eu-central-1", Account: "123456789012"}
+	r.Groups[0].VerifiedAt = t2
+	return d, r
+}
+
 // short says of a row what most tests ask: "web-1 web 8080/tcp :32768 healthy".
 func short(r Row) string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s %s :%d %s", r.Run, r.Group, r.ContainerPort, r.Target.Port, r.State))
