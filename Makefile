@@ -81,7 +81,7 @@ integration: ## Only the tests on a real Docker engine
 	@$(WITH_ENGINE) $(TOOL) gotestsum --format testname -- -race $(TESTFLAGS) ./test/...
 
 .PHONY: model
-model: ## Play MODEL (2000) random lives on an engine and an AWS that misbehave; nine seeded bugs must be found, too
+model: ## Play MODEL (2000) random lives on an engine and an AWS that misbehave; find every seeded bug, too
 	$(GO) test -count=1 -timeout=30m -run '^Test(Model|Mutants)$$' ./test/model -rapid.checks=$${MODEL:-2000} -rapid.nofailfile -model.mutants
 
 .PHONY: chaos
@@ -90,7 +90,7 @@ chaos: ## Random lives of 20 containers, engine restarts, cut streams, restarted
 	@$(WITH_ENGINE) $(GO) test -race -count=1 -v -timeout=3m ./test/chaos -chaos.for=$(or $(CHAOS),30s) -chaos.seed=$(or $(SEED),0)
 
 .PHONY: mutants
-mutants: ## Seed nine bugs, each in turn, and see in how many random lives the model finds them, ten times each
+mutants: ## Seed each bug that a //mutant: comment marks, ten times, and count the random lives until the model finds it
 	$(GO) test -count=1 -v -timeout=60m -run '^TestMutants$$' ./test/model -model.mutants -model.mutanttimes=10
 
 .PHONY: faults

@@ -162,7 +162,7 @@ func (s *state) endSurvived(l *life, began time.Time) {
 	if !ok {
 		return
 	}
-	if at, ok := s.survivedAt(d); !ok || began.Before(at) {
+	if at, ok := s.survivedAt(d); !ok || began.Before(at) { //mutant:revives-stopping-container
 		return
 	}
 	s.w.metrics.survivors.Inc()

@@ -154,7 +154,7 @@ func (s *state) answered(a answer) {
 	in := &l.inspection
 	in.inFlight = false
 	switch {
-	case in.version != a.version:
+	case in.version != a.version: //mutant:believes-older-answer/inspection
 		s.w.metrics.inspected(inspectStale, a.took)
 		if in.owed {
 			s.ask(l, a.urgency)

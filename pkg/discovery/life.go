@@ -126,7 +126,7 @@ func (l *life) hear(e Event, c circumstances) heard {
 		return l.hearStart(e)
 	case ActionDie:
 		l.count(e, c)
-		return l.end(e.Time)
+		return l.end(e.Time) //mutant:inspects-on-die
 	case ActionStop:
 		if c.stopping && l.running() {
 			return l.end(e.Time)
@@ -172,7 +172,7 @@ func (l *life) hearKill(e Event, c circumstances) heard {
 	if l.facts != nil && c.now.Sub(e.Time) >= c.timing.survivor(l.facts) {
 		return heard{} // whoever lives on after so long is a survivor
 	}
-	if l.facts != nil && !stops(n, l.facts.StopSignal) {
+	if l.facts != nil && !stops(n, l.facts.StopSignal) { //mutant:acts-on-hup
 		return heard{}
 	}
 	// It is kept until the next inspection, also when it is taken for the run in memory: a later run may have begun

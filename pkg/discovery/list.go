@@ -41,7 +41,7 @@ func (s *state) oweList(all bool) {
 // begun, so that whatever has been heard or inspected since wins. An error changes nothing.
 func (s *state) listed(a listAnswer) {
 	s.list.inFlight = false
-	if a.err != nil {
+	if a.err != nil { //mutant:list-error-is-empty-list
 		s.listFailed(a)
 		return
 	}
@@ -91,7 +91,7 @@ func (s *state) line(line Listed, a listAnswer) {
 		}
 		l = s.life(line.ID)
 	}
-	if s.newer(l, a.began) {
+	if s.newer(l, a.began) { //mutant:believes-older-answer/list
 		return
 	}
 	if !alive(line.State) {

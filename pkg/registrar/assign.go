@@ -73,7 +73,7 @@ func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []Group)
 	in.facts = r.found[groups[0].reference().key()]
 	for _, g := range groups {
 		wants, computed := d.Wants[g.Key]
-		if !computed {
+		if !computed { //mutant:missing-key-is-empty
 			return false
 		}
 		in.keys = append(in.keys, g.Key)

@@ -127,7 +127,7 @@ type sighting struct{ Health, Reason, Description string }
 // registered reports whether the target is in the group and not draining. The load balancer answers for a target that
 // it does not know with "unused" and Target.NotRegistered.
 func (s sighting) registered() bool {
-	return s.Health != string(types.TargetHealthStateEnumDraining) && !s.absent()
+	return s.Health != string(types.TargetHealthStateEnumDraining) && !s.absent() //mutant:counts-draining-as-present
 }
 
 func (s sighting) absent() bool {

@@ -28,7 +28,7 @@ const (
 	// uses on the ELB team's word.
 	maxTargets = 200
 	// doubt is how long a write whose outcome is unknown may still take effect.
-	doubt = 30 * time.Second
+	doubt = 30 * time.Second //mutant:forgets-timed-out-write
 	// settle is how long after our own write an observation proves nothing: DescribeTargetHealth may lag behind.
 	settle = 10 * time.Second
 )

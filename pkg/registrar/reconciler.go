@@ -130,7 +130,7 @@ func (r *reconciler) run(ctx context.Context) {
 			continue
 		}
 		permit := r.ask(step.Class)
-		step, ok := r.await(ctx, permit, step)
+		step, ok := r.await(ctx, permit, step) //mutant:plans-before-permit/wait
 		if !ok {
 			permit.Drop()
 			continue

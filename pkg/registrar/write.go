@@ -61,7 +61,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 	}
 	var send, spared []target.Target
 	for i, t := range targets {
-		if _, wanted := r.want[t]; !wanted || ctx.Err() != nil {
+		if _, wanted := r.want[t]; !wanted || ctx.Err() != nil { //mutant:plans-before-permit/send
 			spared = append(spared, t)
 			continue
 		}

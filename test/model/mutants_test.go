@@ -1,85 +1,93 @@
 package model
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 )
 
 var (
-	seedBugs     = flag.Bool("model.mutants", false, "seed each bug in turn, and see whether random lives find it (make model, make mutants)")
-	mutantChecks = flag.Int("model.mutantchecks", 2000, "how many random lives each seeded bug has to hide in")
-	mutantTimes  = flag.Int("model.mutanttimes", 1, "how many times each is looked for, from different seeds")
+	seedBugs     = flag.Bool("model.mutants", false, "seed each bug in turn, and check that random lives find it (make model, make mutants)")
+	mutantChecks = flag.Int("model.mutantchecks", 2000, "how many random lives may pass before a seeded bug must be found")
+	mutantTimes  = flag.Int("model.mutanttimes", 1, "how many times each bug is searched for, from different seeds")
 )
 
-// edit is a change to a source file: old stands in it once.
-type edit struct{ file, old, new string }
+// mutants are the bugs that the model must find. Each of them has shipped in some agent of this kind. A comment at the
+// end of a line of production code says that a bug is seeded there:
+//
+//	//mutant:NAME       one line makes the bug
+//	//mutant:NAME/PART  several lines make it together
+//
+// The map says what the line becomes. The test searches the whole tree, so a line can move to any file and takes its
+// comment along. If you change a marked line, check that the replacement is still that line with the bug in it. If you
+// remove it, mark another line that can carry the bug.
+var mutants = map[string]string{
+	// SIGHUP usually means "reload": it is no reason to take a container out.
+	"acts-on-hup": `if l.facts != nil && n < 0 {`,
 
-// mutants are bugs that the model must find, each of which somebody has shipped.
-var mutants = map[string][]edit{
-	"acts on HUP": {{
-		"pkg/discovery/life.go", "if l.facts != nil && !stops(n, l.facts.StopSignal) {", "if l.facts != nil && n < 0 {",
-	}},
-	"inspects on die": {{
-		"pkg/discovery/life.go", "\t\tl.count(e, c)\n\t\treturn l.end(e.Time)", "\t\tl.count(e, c)\n\t\treturn heard{ask: true, newer: true}",
-	}},
-	"reads a list error as an empty list": {{
-		"pkg/discovery/list.go", "\tif a.err != nil {\n\t\ts.listFailed(a)\n\t\treturn\n\t}", "\tif a.err != nil {\n\t\ta.lines = nil\n\t}",
-	}},
-	"reads a missing key as an empty one": {{
-		"pkg/registrar/assign.go", "\t\tif !computed {\n\t\t\treturn false\n\t\t}", "\t\t_ = computed",
-	}},
-	"believes an inspection or a list that is older than the death": {
-		{"pkg/discovery/inspect.go", "\tcase in.version != a.version:", "\tcase in.version < a.version:"},
-		{"pkg/discovery/list.go", "\tif s.newer(l, a.began) {\n\t\treturn\n\t}", ""},
-	},
-	"forgets a registration that timed out": {{
-		"pkg/registrar/plan.go", "doubt = 30 * time.Second", "doubt = 0 * time.Second",
-	}},
-	"plans before the permit": {
-		{"pkg/registrar/reconciler.go", "\t\tstep, ok := r.await(", "\t\t_, ok := r.await("},
-		{"pkg/registrar/reconciler.go", "\t\tif step.Class != permit.Class() {\n\t\t\treturn Step{}, false\n\t\t}", ""},
-		{"pkg/registrar/reconciler.go", "\t\t\treturn step, step.Class == permit.Class()", "\t\t\treturn step, true"},
-		{"pkg/registrar/write.go", "if _, wanted := r.want[t]; !wanted || ctx.Err() != nil {", "if ctx.Err() != nil {"},
-		{"pkg/registrar/write.go", "claimant(r.want[t]))\n\t}", "run)\n\t}"},
-		{"pkg/registrar/write.go", "\tfor i, t := range targets {\n\t\tentries[i]", "\tfor i, t := range targets {\n\t\tvar run target.Run\n\t\tif w := r.want[t]; len(w) > 0 {\n\t\t\trun = claimant(w)\n\t\t}\n\t\tentries[i]"},
-	},
-	"revives a stopping container with the next inspection": {{
-		"pkg/discovery/drains.go", "if at, ok := s.survivedAt(d); !ok || began.Before(at) {", "if _, ok := s.survivedAt(d); !ok {",
-	}},
-	"counts draining as present": {{
-		"pkg/registrar/calls.go", "return s.Health != string(types.TargetHealthStateEnumDraining) && !s.absent()", "return !s.absent()",
-	}},
+	// A dead container is inspected first, and serves as a target until the answer comes.
+	"inspects-on-die": `return heard{ask: true, newer: true}`,
+
+	// The engine could not list its containers, so there are none.
+	"list-error-is-empty-list": `if false {`,
+
+	// Nobody has worked out yet what a group wants, so it wants nothing.
+	"missing-key-is-empty": `if false && !computed {`,
+
+	// An answer that the engine began before the container died brings it back to life.
+	"believes-older-answer/inspection": `case in.version < a.version:`,
+	"believes-older-answer/list":       `if false {`,
+
+	// A write that timed out has not happened, and will not.
+	"forgets-timed-out-write": `doubt = 0 * time.Second`,
+
+	// What is written was decided before the wait for the permit. It may have changed during the wait.
+	"plans-before-permit/wait": `ok := true
+	                             select {
+	                             case <-permit.Ready():
+	                             case <-ctx.Done():
+	                             	ok = false
+	                             }`,
+	"plans-before-permit/send": `if ctx.Err() != nil {`,
+
+	// A container that is stopping still runs: the next inspection takes that for a container that survived its signal.
+	"revives-stopping-container": `if _, ok := s.survivedAt(d); !ok {`,
+
+	// A target that drains is still listed by DescribeTargetHealth, but serves nobody.
+	"counts-draining-as-present": `return !s.absent()`,
 }
 
-// TestMutants seeds each bug, by an overlay that leaves the tree as it is, and has the model look for it.
+// TestMutants builds the model with each bug in turn and checks that random lives find it. The tree stays as it is: the
+// go command takes the changed files from an overlay.
 func TestMutants(t *testing.T) {
 	if !*seedBugs {
-		t.Skip("run by make model and make mutants: it builds nine times, and takes a minute")
+		t.Skip("run by make model and make mutants: it builds the model once for each bug")
 	}
 	t.Parallel()
-	root, err := filepath.Abs("../..")
+	root := os.DirFS(rootDir(t))
+	points, err := seed(root, mutants)
 	if err != nil {
 		t.Fatal(err)
 	}
-	two := make(chan struct{}, 2) // at once
-	for name, edits := range mutants {
-		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			t.Parallel()
-			two <- struct{}{}
-			defer func() { <-two }()
+	of := map[string][]point{}
+	for _, p := range points {
+		of[p.bug()] = append(of[p.bug()], p)
+	}
+	for _, bug := range slices.Sorted(maps.Keys(of)) {
+		t.Run(bug, func(t *testing.T) {
+			t.Parallel() // -parallel says how many at once; TestModel is one of them
 			program := filepath.Join(t.TempDir(), "model.test")
-			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-ldflags=-s -w", "-overlay", overlayOf(t, root, edits), "-o", program, ".")
+			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-ldflags=-s -w", "-overlay", overlay(t, root, of[bug]), "-o", program, ".")
 			if out, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("build it: %v\n%s", err, out)
+				t.Fatalf("the bug does not compile: %v\n%s", err, out)
 			}
 			for range *mutantTimes {
 				find(t, program)
@@ -109,40 +117,4 @@ func find(t *testing.T, program string) {
 	default:
 		t.Logf("found in life %s, after %v (-rapid.seed=%d): %s", life[1], time.Since(begun).Round(100*time.Millisecond), seed, life[2])
 	}
-}
-
-func overlayOf(t *testing.T, root string, edits []edit) string {
-	t.Helper()
-	dir := t.TempDir()
-	sources := map[string]string{}
-	for _, e := range edits {
-		if sources[e.file] == "" {
-			b, err := os.ReadFile(filepath.Join(root, e.file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			sources[e.file] = string(b)
-		}
-		if n := strings.Count(sources[e.file], e.old); n != 1 {
-			t.Fatalf("%s has %q %d times; want once: the bug has to be seeded anew", e.file, e.old, n)
-		}
-		sources[e.file] = strings.Replace(sources[e.file], e.old, e.new, 1)
-	}
-	replace := map[string]string{}
-	for file, text := range sources {
-		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		replace[filepath.Join(root, file)] = path
-	}
-	b, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

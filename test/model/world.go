@@ -8,6 +8,7 @@
 //	dangers.go       what is dangerous together and seldom meets
 //	judge.go         what must be true, of every call and at every moment
 //	mutants_test.go  bugs seeded on purpose, which have to be found
+//	seed_test.go     how they get into the source, at the lines that //mutant: comments mark
 package model
 
 import (
