@@ -6,7 +6,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"berth/pkg/config"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -14,17 +15,17 @@ import (
 // has been called since, and by which of its keys the ledger knows it.
 func TestAdmittedOf(t *testing.T) {
 	const arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web-prod/0123456789abcdef"
-	entry := func(id, key, boot string, phase registrar.Phase) registrar.Entry {
-		return registrar.Entry{
-			Group: registrar.Group{Key: key}, Facts: registrar.GroupFacts{ARN: arn, Name: "web-prod"},
+	entry := func(id, key, boot string, phase ledger.Phase) ledger.Entry {
+		return ledger.Entry{
+			Group: elb.Group{Key: key}, Facts: elb.Facts{ARN: arn, Name: "web-prod"},
 			Run: target.Run{ID: id}, Phase: phase, BootID: boot,
 		}
 	}
 	got := admittedOf(
-		[]registrar.Entry{
-			entry("a", "web", "now", registrar.Registered),
-			entry("b", "web", "now", registrar.Intended),
-			entry("c", "web", "before", registrar.Registered),
+		[]ledger.Entry{
+			entry("a", "web", "now", ledger.Registered),
+			entry("b", "web", "now", ledger.Intended),
+			entry("c", "web", "before", ledger.Registered),
 		},
 		[]config.Group{
 			{Key: "by-arn", ARN: arn},

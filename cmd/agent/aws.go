@@ -12,33 +12,33 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 
 	"berth/pkg/host"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
 )
 
 // connect waits for this host's identity and returns it with a client for its region. Everything about the client is
 // the SDK's ordinary configuration (environment, shared files, endpoints, proxies, CA bundle); only its retries are
 // off, and the instance metadata service is spoken to in version 2 alone and never through a proxy.
-func (a *agent) connect(ctx context.Context) (registrar.API, registrar.Self, error) {
+func (a *agent) connect(ctx context.Context) (elb.API, elb.Self, error) {
 	id, err := a.notices.Identity(ctx)
 	if err != nil {
-		return nil, registrar.Self{}, err
+		return nil, elb.Self{}, err
 	}
 	if err := a.watcher.Identify(ctx, id.InstanceID); err != nil {
-		return nil, registrar.Self{}, err
+		return nil, elb.Self{}, err
 	}
 	if err := a.lifecycleActed(ctx); err != nil {
-		return nil, registrar.Self{}, err
+		return nil, elb.Self{}, err
 	}
 	cfg, err := loadAWS(ctx, id.Region)
 	if err != nil {
-		return nil, registrar.Self{}, err
+		return nil, elb.Self{}, err
 	}
-	return registrar.NewAPI(cfg), selfOf(id), nil
+	return elb.NewAPI(cfg), selfOf(id), nil
 }
 
 // learn hands on what becomes known of this host later: its VPC and its IPv6 address.
 func (a *agent) learn(ctx context.Context) error {
-	var last registrar.Self
+	var last elb.Self
 	for {
 		s, changed := a.notices.Snapshot()
 		if s.Identity != nil {
@@ -55,8 +55,8 @@ func (a *agent) learn(ctx context.Context) error {
 	}
 }
 
-func selfOf(id host.Identity) registrar.Self {
-	return registrar.Self{
+func selfOf(id host.Identity) elb.Self {
+	return elb.Self{
 		InstanceID: id.InstanceID, Region: id.Region, Account: id.AccountID, VPC: id.VPC,
 		Address4: id.PrivateIP, Address6: id.IPv6,
 	}

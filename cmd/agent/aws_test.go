@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"berth/pkg/host"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
 )
 
 // addressed notes where requests would have gone. None does.
@@ -76,7 +76,7 @@ func TestLoadAWS_endpoints(t *testing.T) {
 		}
 		var to addressed
 		cfg.HTTPClient, cfg.Credentials = &to, awscredentials.NewStaticCredentialsProvider("AKIDTEST", "secret", "")
-		_, errELB := registrar.NewAPI(cfg).DescribeTargetGroups(t.Context(), &elasticloadbalancingv2.DescribeTargetGroupsInput{})
+		_, errELB := elb.NewAPI(cfg).DescribeTargetGroups(t.Context(), &elasticloadbalancingv2.DescribeTargetGroupsInput{})
 		_, errScaling := host.NewHookAPI(cfg).DescribeAutoScalingInstances(t.Context(), &autoscaling.DescribeAutoScalingInstancesInput{})
 		if !errors.Is(errELB, errNotSent) || !errors.Is(errScaling, errNotSent) {
 			t.Errorf("%s %v: %v, %v", tt.region, tt.variables, errELB, errScaling)

@@ -9,9 +9,12 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"berth/internal/statedir"
 	"berth/pkg/config"
 	"berth/pkg/host"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 )
 
 // bootTime is how long `berth boot` tries at most. berth-boot.service holds Docker's start up for that long, and ends
@@ -64,15 +67,15 @@ func boot(ctx context.Context, cfg *config.Config, env *environment, bootID stri
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	if ledger, err := registrar.PeekLedger(cfg.StateDir); err == nil && len(registrar.Stale(ledger.Entries(), bootID)) == 0 {
+	if kept, err := ledger.Peek(cfg.StateDir); err == nil && len(ledger.Stale(kept.Entries(), bootID)) == 0 {
 		fmt.Fprintln(env.stdout, "nothing is registered from an earlier boot")
 		return nil
 	}
 	if bootID == "" {
 		log.Warn("kernel does not tell its boot id: all that is registered counts as an earlier boot's")
 	}
-	ledger, err := registrar.OpenLedger(cfg.StateDir, bootID, registrar.LedgerOptions{Log: log})
-	if errors.Is(err, registrar.ErrLocked) {
+	ledger, err := ledger.Open(cfg.StateDir, bootID, ledger.Options{Log: log})
+	if errors.Is(err, statedir.ErrLocked) {
 		return exit(exitLocked, err)
 	} else if err != nil {
 		return exit(exitFailure, stateError(cfg.StateDir, err))
@@ -95,7 +98,7 @@ func boot(ctx context.Context, cfg *config.Config, env *environment, bootID stri
 
 // removeStale needs to know who this host is: a ledger that came with an image is another instance's, whose targets
 // are none of ours.
-func removeStale(ctx context.Context, cfg *config.Config, ledger *registrar.Ledger, log *zap.Logger, bootID string) (int, error) {
+func removeStale(ctx context.Context, cfg *config.Config, kept *ledger.Ledger, log *zap.Logger, bootID string) (int, error) {
 	metadata, err := metadataSettings(ctx)
 	if err != nil {
 		return 0, err
@@ -106,7 +109,7 @@ func removeStale(ctx context.Context, cfg *config.Config, ledger *registrar.Ledg
 		return 0, fmt.Errorf("learn this host's identity: %w", err)
 	}
 	self := selfOf(id)
-	stale := registrar.Reachable(registrar.Stale(ledger.Claim(self), bootID), self, log)
+	stale := registrar.Reachable(ledger.Stale(kept.Claim(self), bootID), self, log)
 	if len(stale) == 0 {
 		return 0, nil
 	}
@@ -114,7 +117,7 @@ func removeStale(ctx context.Context, cfg *config.Config, ledger *registrar.Ledg
 	if err != nil {
 		return 0, err
 	}
-	return registrar.RemoveStale(ctx, registrar.NewAPI(aws), ledger, stale, registrar.Options{
+	return registrar.RemoveStale(ctx, elb.NewAPI(aws), kept, stale, registrar.Options{
 		Log: log, WriteTimeout: cfg.AWS.WriteTimeout,
 	})
 }

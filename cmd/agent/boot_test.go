@@ -13,7 +13,8 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/config"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -58,16 +59,16 @@ func registeredBy(t *testing.T, dir string, sim *elbsim.Sim, instance, boot, gro
 // entered fills the ledger of a state directory alone.
 func entered(t *testing.T, dir, instance, boot, groupARN string, port uint16) {
 	t.Helper()
-	ledger, err := registrar.OpenLedger(dir, boot, registrar.LedgerOptions{})
+	kept, err := ledger.Open(dir, boot, ledger.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger.Claim(registrar.Self{InstanceID: instance})
-	entry := registrar.Entry{
-		Facts:  registrar.GroupFacts{ARN: groupARN, TargetType: "instance", Protocol: "HTTP"},
-		Target: target.Target{ID: instance, Port: port}, Phase: registrar.Registered,
+	kept.Claim(elb.Self{InstanceID: instance})
+	entry := ledger.Entry{
+		Facts:  elb.Facts{ARN: groupARN, TargetType: "instance", Protocol: "HTTP"},
+		Target: target.Target{ID: instance, Port: port}, Phase: ledger.Registered,
 	}
-	if err := errors.Join(ledger.Intend(context.Background(), []registrar.Entry{entry}), ledger.Close()); err != nil {
+	if err := errors.Join(kept.Intend(context.Background(), []ledger.Entry{entry}), kept.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -153,11 +154,11 @@ func TestBoot_outOfReach(t *testing.T) {
 	if diff := cmp.Diff([]string{"DeregisterTargets"}, asked(sim)); diff != "" {
 		t.Errorf("calls of two boots (-want +got):\n%s", diff)
 	}
-	ledger, err := registrar.PeekLedger(dir)
+	kept, err := ledger.Peek(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(registrar.Stale(ledger.Entries(), "now")); n != len(outOfReach) {
+	if n := len(ledger.Stale(kept.Entries(), "now")); n != len(outOfReach) {
 		t.Errorf("the ledger has %d stale entries; want the %d that are left alone", n, len(outOfReach))
 	}
 }
@@ -229,7 +230,7 @@ func TestBoot_agentRuns(t *testing.T) {
 	sim := account(t, "web")
 	dir := t.TempDir()
 	registeredBy(t, dir, sim, simInstance, "before", "web", 32768)
-	held, err := registrar.OpenLedger(dir, "now", registrar.LedgerOptions{})
+	held, err := ledger.Open(dir, "now", ledger.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,11 +255,11 @@ func TestBoot_denied(t *testing.T) {
 	if code != exitFailure || !strings.Contains(stderr, "AccessDenied") || !strings.Contains(stderr, "the agent removes what is left") {
 		t.Errorf("berth boot = %d, %q; want a failure that says why", code, stderr)
 	}
-	ledger, err := registrar.PeekLedger(dir)
+	kept, err := ledger.Peek(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(registrar.Stale(ledger.Entries(), "now")); n != 1 {
+	if n := len(ledger.Stale(kept.Entries(), "now")); n != 1 {
 		t.Errorf("the ledger has %d stale entries; want the one that is left", n)
 	}
 }

@@ -15,11 +15,14 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"berth/pkg/client"
 	"berth/pkg/config"
 	"berth/pkg/discovery"
+	"berth/pkg/discovery/docker"
 	"berth/pkg/host"
 	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/status"
 )
 
 // checkTime bounds one thing that is looked at, so that one that hangs does not hide the others.
@@ -86,7 +89,7 @@ func (c *checkCommand) add(name string, g grade, detail, change string) {
 
 // print writes one line, and the change under it.
 func (f *finding) print(w io.Writer, show display) {
-	state := map[grade]string{gradeOK: string(server.Healthy), gradeWarn: string(server.Initial), gradeFail: string(server.Refused), gradeSkip: string(server.Ignored)}
+	state := map[grade]string{gradeOK: string(status.Healthy), gradeWarn: string(status.Initial), gradeFail: string(status.Refused), gradeSkip: string(status.Ignored)}
 	t := &table{w: w, show: show}
 	t.printf("[%s] ", t.paint(state[f.Grade], fmt.Sprintf("%-4s", f.Grade)))
 	t.hanging(f.Name+": "+f.Detail, "       ")
@@ -151,7 +154,7 @@ func (c *checkCommand) conclude(code int) error {
 func (c *checkCommand) docker(ctx context.Context, cfg *config.Config) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
-	engine, err := discovery.NewDocker("unix://" + cfg.Docker.Socket)
+	engine, err := docker.New("unix://" + cfg.Docker.Socket)
 	if err != nil {
 		c.add("docker", gradeFail, err.Error(), "")
 		return
@@ -198,7 +201,7 @@ func (c *checkCommand) identity(ctx context.Context, cfg *config.Config) (host.I
 }
 
 func (c *checkCommand) ledger(_ context.Context, cfg *config.Config) {
-	ledger, err := registrar.PeekLedger(cfg.StateDir)
+	ledger, err := ledger.Peek(cfg.StateDir)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		c.add("ledger", gradeWarn, err.Error(), "run this as root, or as the agent's user")
@@ -250,9 +253,9 @@ func (c *checkCommand) units(ctx context.Context) {
 func (c *checkCommand) agent(ctx context.Context, cfg *config.Config) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
-	client := server.NewClient(cfg.ControlSocket, cfg.StatusListen)
-	defer client.Close()
-	s, err := client.Status(ctx, server.StatusQuery{})
+	api := client.New(cfg.ControlSocket, cfg.StatusListen)
+	defer api.Close()
+	s, err := api.Status(ctx, client.StatusQuery{})
 	if err != nil {
 		c.add("agent", gradeWarn, err.Error(), "")
 		c.add("iam", gradeSkip, "whether RegisterTargets and DeregisterTargets are allowed is known when the agent has called them", "")
@@ -273,7 +276,7 @@ func (c *checkCommand) agent(ctx context.Context, cfg *config.Config) {
 }
 
 // writes says whether the agent's calls that change something are allowed: trying one here would change something.
-func (c *checkCommand) writes(s *server.StatusV1) {
+func (c *checkCommand) writes(s *status.V1) {
 	registered := 0
 	for i := range s.Groups {
 		if s.Groups[i].State == registrar.StateDenied {

@@ -13,11 +13,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbv2 "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 
 	"berth/pkg/config"
 	"berth/pkg/host"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -149,7 +150,7 @@ func TestCheck_group(t *testing.T) {
 			defer srv.Close()
 			cfg := config.Default()
 			cfg.StateDir = stateWith(t, 8080)
-			client := elb.New(elb.Options{
+			client := elbv2.New(elbv2.Options{
 				Region: "eu-central-1", BaseEndpoint: &srv.URL, Retryer: aws.NopRetryer{},
 				Credentials: credentials.NewStaticCredentialsProvider("AKID", "secret", ""),
 			})
@@ -177,18 +178,18 @@ func TestCheck_group(t *testing.T) {
 func stateWith(t *testing.T, port uint16) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "state")
-	ledger, err := registrar.OpenLedger(dir, "boot", registrar.LedgerOptions{})
+	kept, err := ledger.Open(dir, "boot", ledger.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger.Claim(registrar.Self{InstanceID: testInstance, Region: "eu-central-1"})
-	entry := registrar.Entry{
-		Facts: registrar.GroupFacts{ARN: checkedARN}, Target: target.Target{ID: testInstance, Port: port}, Phase: registrar.Registered,
+	kept.Claim(elb.Self{InstanceID: testInstance, Region: "eu-central-1"})
+	entry := ledger.Entry{
+		Facts: elb.Facts{ARN: checkedARN}, Target: target.Target{ID: testInstance, Port: port}, Phase: ledger.Registered,
 	}
-	if err := ledger.Intend(t.Context(), []registrar.Entry{entry}); err != nil {
+	if err := kept.Intend(t.Context(), []ledger.Entry{entry}); err != nil {
 		t.Fatal(err)
 	}
-	if err := ledger.Close(); err != nil {
+	if err := kept.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return dir

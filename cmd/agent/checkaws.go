@@ -11,14 +11,15 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
-	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbv2 "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 
 	"berth/pkg/config"
 	"berth/pkg/host"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 // checkedHost is what the checks of target groups know of this host.
 type checkedHost struct {
 	id     host.Identity
-	client *elb.Client
+	client *elbv2.Client
 	cfg    *config.Config
 	clock  bool // it has been looked at
 }
@@ -56,7 +57,7 @@ func (c *checkCommand) aws(ctx context.Context, cfg *config.Config) {
 		c.add("credentials", gradeFail, err.Error(), "give the instance a role (an instance profile) with the policy of docs/security.md")
 		return
 	}
-	h := &checkedHost{id: id, cfg: cfg, client: elb.NewFromConfig(awsCfg, func(o *elb.Options) { o.Retryer = aws.NopRetryer{} })}
+	h := &checkedHost{id: id, cfg: cfg, client: elbv2.NewFromConfig(awsCfg, func(o *elbv2.Options) { o.Retryer = aws.NopRetryer{} })}
 	for _, g := range cfg.Groups {
 		c.group(ctx, h, g)
 	}
@@ -103,9 +104,9 @@ func (c *checkCommand) group(ctx context.Context, h *checkedHost, g config.Group
 	ctx, cancel := context.WithTimeout(ctx, 2*checkTime)
 	defer cancel()
 	name := "target_group " + g.Key
-	in := &elb.DescribeTargetGroupsInput{Names: []string{g.Name}}
+	in := &elbv2.DescribeTargetGroupsInput{Names: []string{g.Name}}
 	if g.ARN != "" {
-		in = &elb.DescribeTargetGroupsInput{TargetGroupArns: []string{g.ARN}}
+		in = &elbv2.DescribeTargetGroupsInput{TargetGroupArns: []string{g.ARN}}
 	}
 	out, err := h.client.DescribeTargetGroups(ctx, in)
 	if err == nil && len(out.TargetGroups) != 1 {
@@ -117,7 +118,7 @@ func (c *checkCommand) group(ctx context.Context, h *checkedHost, g config.Group
 	}
 	c.time(h, out.ResultMetadata)
 	found := &out.TargetGroups[0]
-	facts := registrar.GroupFacts{
+	facts := elb.Facts{
 		ARN: aws.ToString(found.TargetGroupArn), Name: aws.ToString(found.TargetGroupName), TargetType: string(found.TargetType),
 		Protocol: string(found.Protocol), IPAddressType: string(found.IpAddressType), VPC: aws.ToString(found.VpcId),
 		LoadBalancers: found.LoadBalancerArns,
@@ -150,7 +151,7 @@ func (c *checkCommand) healthCheck(name string, g *types.TargetGroup) {
 
 // delay compares the deregistration delay with what a drain waits for.
 func (c *checkCommand) delay(ctx context.Context, h *checkedHost, name, groupARN string) {
-	out, err := h.client.DescribeTargetGroupAttributes(ctx, &elb.DescribeTargetGroupAttributesInput{TargetGroupArn: &groupARN})
+	out, err := h.client.DescribeTargetGroupAttributes(ctx, &elbv2.DescribeTargetGroupAttributesInput{TargetGroupArn: &groupARN})
 	if err != nil {
 		c.awsFailed(name, "DescribeTargetGroupAttributes", gradeSkip, err) // the agent does without it, and so does the shipped policy
 		return
@@ -169,15 +170,15 @@ func (c *checkCommand) delay(ctx context.Context, h *checkedHost, name, groupARN
 
 // members looks at who is registered for this host already.
 func (c *checkCommand) members(ctx context.Context, h *checkedHost, name string, g *types.TargetGroup) {
-	out, err := h.client.DescribeTargetHealth(ctx, &elb.DescribeTargetHealthInput{TargetGroupArn: g.TargetGroupArn})
+	out, err := h.client.DescribeTargetHealth(ctx, &elbv2.DescribeTargetHealthInput{TargetGroupArn: g.TargetGroupArn})
 	if err != nil {
 		c.awsFailed(name, "DescribeTargetHealth", gradeFail, err)
 		return
 	}
-	ledger := map[string]bool{}
-	if l, err := registrar.PeekLedger(h.cfg.StateDir); err == nil {
+	kept := map[string]bool{}
+	if l, err := ledger.Peek(h.cfg.StateDir); err == nil {
 		for _, e := range l.Entries() {
-			ledger[e.ARN()+" "+e.Target.String()] = true
+			kept[e.ARN()+" "+e.Target.String()] = true
 		}
 	}
 	var attached, zone []string
@@ -187,7 +188,7 @@ func (c *checkCommand) members(ctx context.Context, h *checkedHost, name string,
 		}
 		port := aws.ToInt32(d.Target.Port)
 		at := fmt.Sprintf("%s:%d", h.id.InstanceID, port)
-		if port == aws.ToInt32(g.Port) && !ledger[aws.ToString(g.TargetGroupArn)+" "+at] {
+		if port == aws.ToInt32(g.Port) && !kept[aws.ToString(g.TargetGroupArn)+" "+at] {
 			attached = append(attached, at)
 		}
 		if d.TargetHealth != nil && d.TargetHealth.Reason == types.TargetHealthReasonEnumNotInUse && len(g.LoadBalancerArns) > 0 {

@@ -12,8 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"berth/pkg/client"
 	"berth/pkg/config"
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // exitNoAgent is the exit code of commands that ask the agent where none answers, or the control socket is forbidden.
@@ -25,7 +26,7 @@ func coded(err error) error {
 	switch {
 	case err == nil, errors.As(err, &has):
 		return err
-	case errors.Is(err, server.ErrNotRunning), errors.Is(err, server.ErrSocketDenied):
+	case errors.Is(err, client.ErrNotRunning), errors.Is(err, client.ErrSocketDenied):
 		return exit(exitNoAgent, err)
 	default:
 		return exit(exitFailure, err)
@@ -45,14 +46,14 @@ func (f *agentFlags) add(cmd *cobra.Command) {
 
 // client returns a client of the agent: where flags, then the environment, then the configuration say that it is. A
 // configuration that cannot be read or is wrong is the agent's trouble and not that of whoever asks how it does.
-func (f *agentFlags) client(getenv func(string) string) *server.Client {
+func (f *agentFlags) client(getenv func(string) string) *client.Client {
 	cfg, err := config.Load(config.Options{ConfigPath: f.config, Getenv: getenv})
 	if err != nil {
 		cfg = config.Default()
 		cfg.ControlSocket = cmp.Or(getenv("BERTH_CONTROL_SOCKET"), cfg.ControlSocket)
 		cfg.StatusListen = cmp.Or(getenv("BERTH_STATUS_LISTEN"), cfg.StatusListen)
 	}
-	return server.NewClient(cmp.Or(f.socket, cfg.ControlSocket), cmp.Or(f.statusListen, cfg.StatusListen))
+	return client.New(cmp.Or(f.socket, cfg.ControlSocket), cmp.Or(f.statusListen, cfg.StatusListen))
 }
 
 // display is what is known of where output goes.
@@ -107,8 +108,8 @@ func shownAs(ref, id, name string) string {
 // rowsOf returns the rows of the container that ref names: by name, else by id or the beginning of one. A name may be
 // that of several containers, when one has replaced another whose targets are still draining; a beginning that fits
 // several containers is an error.
-func rowsOf(rows []server.Row, ref string) ([]server.Row, error) {
-	var byName, byID []server.Row
+func rowsOf(rows []status.Row, ref string) ([]status.Row, error) {
+	var byName, byID []status.Row
 	ids := map[string]struct{}{}
 	for i := range rows {
 		id, name := rows[i].Run.ID, rows[i].Run.Name

@@ -17,9 +17,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"berth/internal/latest"
+	"berth/pkg/client"
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -27,8 +32,8 @@ const testInstance = "i-0123456789abcdef0"
 
 // shownAgent is a running agent as far as its clients see it: what it publishes is set by the test.
 type shownAgent struct {
-	disc   server.Latest[discovery.Snapshot]
-	reg    server.Latest[registrar.Snapshot]
+	disc   latest.Value[discovery.Snapshot]
+	reg    latest.Value[registrar.Snapshot]
 	socket string
 
 	mu       sync.Mutex // guards followed
@@ -41,7 +46,7 @@ func newShownAgent(t testing.TB) *shownAgent {
 	a := &shownAgent{followed: map[string]bool{}, asked: make(chan struct{}, 100)}
 	a.socket = filepath.Join(t.TempDir(), "berth.sock")
 	s, err := server.Listen(t.Context(), server.Config{
-		Socket: a.socket, Build: server.Build{Version: "1.2.3"}, Registry: prometheus.NewRegistry(),
+		Socket: a.socket, Build: status.Build{Version: "1.2.3"}, Registry: prometheus.NewRegistry(),
 		Discovery: a.disc.Get, Registrar: a.reg.Get,
 		Follow: func(keys []string) func() {
 			a.mu.Lock()
@@ -131,7 +136,7 @@ func (a *shownAgent) show(seq uint64, ws []target.Want, decisions []discovery.De
 	a.disc.Set(d)
 	a.reg.Set(&registrar.Snapshot{
 		At: time.Now(), Seq: seq, Connected: true,
-		Self: registrar.Self{InstanceID: testInstance, Region: "eu-central-1"},
+		Self: elb.Self{InstanceID: testInstance, Region: "eu-central-1"},
 		Groups: []registrar.GroupStatus{{
 			ARN: "arn:web", Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: seq, Targets: targets,
 		}},
@@ -140,7 +145,7 @@ func (a *shownAgent) show(seq uint64, ws []target.Want, decisions []discovery.De
 
 func registered(w target.Want, health, reason string) registrar.TargetStatus {
 	return registrar.TargetStatus{
-		Target: target.Target{ID: testInstance, Port: w.HostPort4}, Phase: registrar.Registered, Health: health,
+		Target: target.Target{ID: testInstance, Port: w.HostPort4}, Phase: ledger.Registered, Health: health,
 		Reason: reason, Since: testStart, Wants: []target.Want{w}, Run: w.Run,
 	}
 }
@@ -208,11 +213,11 @@ func TestPlain(t *testing.T) {
 }
 
 func TestRowsOf(t *testing.T) {
-	one := server.Row{Run: target.Run{ID: "abab1" + strings.Repeat("0", 59), Name: "web"}}
-	two := server.Row{Run: target.Run{ID: "abab2" + strings.Repeat("0", 59), Name: "abab1"}}
-	gone := server.Row{Run: target.Run{ID: "ffff" + strings.Repeat("0", 60), Name: "web"}, State: server.Draining}
-	rows := []server.Row{one, two, gone, {State: server.Unclaimed}}
-	for ref, want := range map[string][]server.Row{
+	one := status.Row{Run: target.Run{ID: "abab1" + strings.Repeat("0", 59), Name: "web"}}
+	two := status.Row{Run: target.Run{ID: "abab2" + strings.Repeat("0", 59), Name: "abab1"}}
+	gone := status.Row{Run: target.Run{ID: "ffff" + strings.Repeat("0", 60), Name: "web"}, State: status.Draining}
+	rows := []status.Row{one, two, gone, {State: status.Unclaimed}}
+	for ref, want := range map[string][]status.Row{
 		"web": {one, gone}, "/web": {one, gone}, "abab1": {two}, "abab10": {one}, one.Run.ID: {one}, "ffff": {gone},
 		"aba": nil, "fff": nil, "": nil, "/": nil, "we": nil,
 	} {
@@ -250,9 +255,9 @@ func TestCoded(t *testing.T) {
 		code int
 	}{
 		{errors.New("anything"), exitFailure},
-		{errors.Join(server.ErrNotRunning), exitNoAgent},
-		{errors.Join(server.ErrSocketDenied), exitNoAgent},
-		{exit(exitNever, server.ErrNotRunning), exitNever},
+		{errors.Join(client.ErrNotRunning), exitNoAgent},
+		{errors.Join(client.ErrSocketDenied), exitNoAgent},
+		{exit(exitNever, client.ErrNotRunning), exitNever},
 	} {
 		var got *exitError
 		if !errors.As(coded(tt.err), &got) || got.code != tt.code {

@@ -8,8 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"berth/pkg/client"
 	"berth/pkg/config"
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // completeTime is how long a shell waits for names at most: whoever presses Tab does not want to.
@@ -17,7 +18,7 @@ const completeTime = 2 * time.Second
 
 // completion completes from what the running agent knows. Without an agent there is nothing to offer, and no error: a
 // completion has nobody to tell.
-func completion(env *environment, names func(*server.StatusV1) []string) cobra.CompletionFunc {
+func completion(env *environment, names func(*status.V1) []string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		flags := agentFlags{}
 		flags.config, _ = cmd.Flags().GetString("config")
@@ -25,9 +26,9 @@ func completion(env *environment, names func(*server.StatusV1) []string) cobra.C
 		flags.statusListen, _ = cmd.Flags().GetString("status-listen")
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
 		defer cancel()
-		client := flags.client(env.getenv)
-		defer client.Close()
-		s, err := client.Status(ctx, server.StatusQuery{})
+		api := flags.client(env.getenv)
+		defer api.Close()
+		s, err := api.Status(ctx, client.StatusQuery{})
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -41,7 +42,7 @@ func completion(env *environment, names func(*server.StatusV1) []string) cobra.C
 
 // completeContainers completes the names of containers that the agent knows.
 func completeContainers(env *environment) cobra.CompletionFunc {
-	return completion(env, func(s *server.StatusV1) []string {
+	return completion(env, func(s *status.V1) []string {
 		var names []string
 		for i := range s.Rows {
 			if name := s.Rows[i].Run.Name; name != "" {
@@ -54,7 +55,7 @@ func completeContainers(env *environment) cobra.CompletionFunc {
 
 // completeGroups completes the keys of target groups.
 func completeGroups(env *environment) cobra.CompletionFunc {
-	return completion(env, func(s *server.StatusV1) []string {
+	return completion(env, func(s *status.V1) []string {
 		var keys []string
 		for i := range s.Groups {
 			keys = append(keys, s.Groups[i].Keys...)

@@ -16,6 +16,7 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // The bounds of what clients of the control socket can ask.
@@ -124,7 +125,7 @@ func (c *control) reload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := c.agent.settings.Load()
-	v := server.ReloadedV1{Generation: now.generation, Keys: []string{}}
+	v := status.ReloadedV1{Generation: now.generation, Keys: []string{}}
 	for _, g := range now.Groups {
 		v.Keys = append(v.Keys, g.Key)
 	}

@@ -25,11 +25,12 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"berth/internal/elbsim"
+	"berth/pkg/client"
 	"berth/pkg/config"
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
 	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -38,7 +39,7 @@ type controlled struct {
 	*agent
 	engine *enginetest.Engine
 	sim    *elbsim.Sim
-	client *server.Client
+	client *client.Client
 	log    *observer.ObservedLogs
 	http   *http.Client
 }
@@ -88,7 +89,7 @@ func newControlled(t *testing.T) *controlled {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.run(ctx) }()
-	c.client = server.NewClient(cfg.ControlSocket, "")
+	c.client = client.New(cfg.ControlSocket, "")
 	c.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", cfg.ControlSocket)
 	}}}
@@ -199,12 +200,12 @@ func TestControl_nonsense(t *testing.T) {
 		{"POST", "/v1/nonsense", "", 404},
 		{"POST", "/v1/status", "", 404},
 	} {
-		status, body := c.do(t, test.method, test.path, test.body)
-		if status != test.status {
-			t.Errorf("%s %s %.80s: %d %.200s; want %d", test.method, test.path, test.body, status, body, test.status)
+		seen, body := c.do(t, test.method, test.path, test.body)
+		if seen != test.status {
+			t.Errorf("%s %s %.80s: %d %.200s; want %d", test.method, test.path, test.body, seen, body, test.status)
 		}
-		var e server.ErrorV1
-		if status != http.StatusMethodNotAllowed && test.path != "/v1/nonsense" && test.path != "/v1/status" && (json.Unmarshal([]byte(body), &e) != nil || e.Err == "") {
+		var e status.ErrorV1
+		if seen != http.StatusMethodNotAllowed && test.path != "/v1/nonsense" && test.path != "/v1/status" && (json.Unmarshal([]byte(body), &e) != nil || e.Err == "") {
 			t.Errorf("%s %s: the answer says nothing: %q", test.method, test.path, body)
 		}
 	}
@@ -220,17 +221,17 @@ func TestControl_nonsense(t *testing.T) {
 // beyond all of them is not read to its end.
 func TestControl_pruneMany(t *testing.T) {
 	c := newControlled(t)
-	longest := server.GroupTargetV1{
+	longest := status.GroupTargetV1{
 		Group:  strings.Repeat("k", 64),
 		Target: target.Target{ID: "2001:0db8:ffff:ffff:ffff:ffff:ffff:ffff", Port: 65535},
 	}
-	named := slices.Repeat([]server.GroupTargetV1{longest}, maxPrune+1)
-	got, err := c.client.Prune(t.Context(), server.PruneV1{Targets: named[:maxPrune]})
+	named := slices.Repeat([]status.GroupTargetV1{longest}, maxPrune+1)
+	got, err := c.client.Prune(t.Context(), status.PruneV1{Targets: named[:maxPrune]})
 	if err != nil || len(got.Left) != maxPrune {
 		t.Errorf("%d targets named: %d answered for, %v; want all", maxPrune, len(got.Left), err)
 	}
-	var refused *server.APIError
-	if _, err := c.client.Prune(t.Context(), server.PruneV1{Targets: named}); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest || !strings.Contains(refused.Message, "at most 1000") {
+	var refused *client.APIError
+	if _, err := c.client.Prune(t.Context(), status.PruneV1{Targets: named}); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest || !strings.Contains(refused.Message, "at most 1000") {
 		t.Errorf("%d targets named: %v; want 400, and how many can be", maxPrune+1, err)
 	}
 	if status, body := c.do(t, "POST", "/v1/prune", `{"targets": [`+strings.Repeat(" ", 256<<10)+`]}`); status != http.StatusBadRequest || !strings.Contains(body, "too large") {
@@ -257,19 +258,19 @@ func TestLookError(t *testing.T) {
 func TestControl_holds(t *testing.T) {
 	c := newControlled(t)
 	id := c.web(t, "web-1")
-	keep, err := c.client.Drain(t.Context(), server.DrainRequestV1{Container: "web-1", Reason: "kept"})
+	keep, err := c.client.Drain(t.Context(), status.DrainRequestV1{Container: "web-1", Reason: "kept"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := c.client.Drain(t.Context(), server.DrainRequestV1{Container: id, Hold: "run"})
+	run, err := c.client.Drain(t.Context(), status.DrainRequestV1{Container: id, Hold: "run"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := c.client.Hold(t.Context(), server.DrainRequestV1{Container: id})
+	first, err := c.client.Hold(t.Context(), status.DrainRequestV1{Container: id})
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := c.client.Hold(t.Context(), server.DrainRequestV1{Container: id})
+	second, err := c.client.Hold(t.Context(), status.DrainRequestV1{Container: id})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,15 +361,15 @@ func (f *fakePruner) Snapshot() (*registrar.Snapshot, <-chan struct{}) {
 }
 
 func TestPruneTargets(t *testing.T) {
-	at := func(group string, port uint16) server.GroupTargetV1 {
-		return server.GroupTargetV1{Group: group, Target: target.Target{ID: testInstance, Port: port}}
+	at := func(group string, port uint16) status.GroupTargetV1 {
+		return status.GroupTargetV1{Group: group, Target: target.Target{ID: testInstance, Port: port}}
 	}
 	for _, stuck := range []bool{false, true} {
 		f := &fakePruner{changed: make(chan struct{}), stuck: stuck, status: registrar.GroupStatus{
 			Keys: []string{"web"}, Err: "denied", Unclaimed: []target.Target{at("web", 9).Target, at("web", 10).Target},
 		}}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		got := pruneTargets(ctx, f, []server.GroupTargetV1{at("web", 9), at("web", 11), at("api", 9)})
+		got := pruneTargets(ctx, f, []status.GroupTargetV1{at("web", 9), at("web", 11), at("api", 9)})
 		cancel()
 		if len(f.asked) != 1 || f.asked[0] != at("web", 9).Target {
 			t.Errorf("asked to prune %v; want the one that is unclaimed and was named", f.asked)

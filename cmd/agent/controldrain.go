@@ -15,13 +15,14 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
 // drain takes a container or the host out, as DrainRequestV1 says.
 func (c *control) drain(w http.ResponseWriter, r *http.Request) {
 	server.Extend(w, controlPatrol)
-	var req server.DrainRequestV1
+	var req status.DrainRequestV1
 	d, run, warning, err := discovery.Drain{}, target.Run{}, "", read(r, &req)
 	if err == nil {
 		d, run, warning, err = c.drainOf(r.Context(), &req)
@@ -53,8 +54,8 @@ func (c *control) drain(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	v := server.DrainedV1{
-		Drain: server.NewDrainV1(d), Run: run, Seq: seq, MaxWait: c.agent.settings.Load().Drain.MaxWait.String(), Warning: warning,
+	v := status.DrainedV1{
+		Drain: status.NewDrainV1(d), Run: run, Seq: seq, MaxWait: c.agent.settings.Load().Drain.MaxWait.String(), Warning: warning,
 	}
 	if d.Cause == discovery.CauseShutdown {
 		v.MaxWait = c.agent.settings.Load().Drain.ShutdownMaxWait.String()
@@ -81,7 +82,7 @@ func (c *control) release(r *http.Request, d discovery.Drain) {
 }
 
 // drainOf makes a drain of a request. Its warning says what could not be made sure of.
-func (c *control) drainOf(ctx context.Context, req *server.DrainRequestV1) (d discovery.Drain, run target.Run, warning string, err error) {
+func (c *control) drainOf(ctx context.Context, req *status.DrainRequestV1) (d discovery.Drain, run target.Run, warning string, err error) {
 	d.Cause = discovery.CauseOperator
 	if req.Hold != "" {
 		if err := d.Hold.UnmarshalText([]byte(req.Hold)); err != nil {
@@ -171,8 +172,8 @@ func (c *control) undrain(w http.ResponseWriter, r *http.Request) {
 	server.WriteJSON(w, http.StatusOK, v)
 }
 
-func (c *control) undrained(r *http.Request) (server.UndrainedV1, error) {
-	v := server.UndrainedV1{Ended: []server.DrainV1{}}
+func (c *control) undrained(r *http.Request) (status.UndrainedV1, error) {
+	v := status.UndrainedV1{Ended: []status.DrainV1{}}
 	q := r.URL.Query()
 	id, host := q.Get("id"), q.Get("host") == "true"
 	if given := []bool{id != "", host, q.Get("container") != ""}; len(slices.DeleteFunc(given, func(b bool) bool { return !b })) != 1 {
@@ -195,7 +196,7 @@ func (c *control) undrained(r *http.Request) (server.UndrainedV1, error) {
 		// What belongs to a connection, to the host or to a stop signal ends with its reason alone. A shutdown does not where
 		// it restarts all but the kernel: the boot goes on, and the drain with it.
 		if d.Cause != discovery.CauseOperator && d.Cause != discovery.CauseShutdown || d.Hold == discovery.HoldConnection {
-			v.Left = append(v.Left, server.NewDrainV1(d))
+			v.Left = append(v.Left, status.NewDrainV1(d))
 			continue
 		}
 		seq, err := c.agent.watcher.Undrain(r.Context(), d.ID)
@@ -208,7 +209,7 @@ func (c *control) undrained(r *http.Request) (server.UndrainedV1, error) {
 			return v, err
 		}
 		v.Seq = seq
-		v.Ended = append(v.Ended, server.NewDrainV1(d))
+		v.Ended = append(v.Ended, status.NewDrainV1(d))
 	}
 	if len(v.Ended) > 0 {
 		return v, nil

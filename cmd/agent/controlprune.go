@@ -8,14 +8,16 @@ import (
 	"go.uber.org/zap"
 
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
 // prune has the named targets deregistered that are unclaimed, and waits for it.
 func (c *control) prune(w http.ResponseWriter, r *http.Request) {
 	server.Extend(w, 2*controlPatrol)
-	var p server.PruneV1
+	var p status.PruneV1
 	err := read(r, &p)
 	switch {
 	case err != nil:
@@ -45,17 +47,17 @@ type pruner interface {
 }
 
 // pruneTargets has those of the targets removed that are unclaimed now, and waits until they are or ctx ends.
-func pruneTargets(ctx context.Context, r pruner, targets []server.GroupTargetV1) server.PrunedV1 {
-	v := server.PrunedV1{Removed: []server.GroupTargetV1{}, Left: []server.LeftV1{}}
+func pruneTargets(ctx context.Context, r pruner, targets []status.GroupTargetV1) status.PrunedV1 {
+	v := status.PrunedV1{Removed: []status.GroupTargetV1{}, Left: []status.LeftV1{}}
 	s, _ := r.Snapshot()
 	byGroup := map[string][]target.Target{}
 	for _, t := range targets {
 		g := groupOf(s, t.Group)
 		switch {
 		case g == nil:
-			v.Left = append(v.Left, server.LeftV1{GroupTargetV1: t, Why: "the agent serves no target group of that key"})
+			v.Left = append(v.Left, status.LeftV1{GroupTargetV1: t, Why: "the agent serves no target group of that key"})
 		case !slices.Contains(g.Unclaimed, t.Target):
-			v.Left = append(v.Left, server.LeftV1{GroupTargetV1: t, Why: "it is not unclaimed (any more)"})
+			v.Left = append(v.Left, status.LeftV1{GroupTargetV1: t, Why: "it is not unclaimed (any more)"})
 		default:
 			byGroup[t.Group] = append(byGroup[t.Group], t.Target)
 		}
@@ -63,7 +65,7 @@ func pruneTargets(ctx context.Context, r pruner, targets []server.GroupTargetV1)
 	for key, unclaimed := range byGroup {
 		if !r.Prune(key, unclaimed) {
 			for _, t := range unclaimed {
-				v.Left = append(v.Left, server.LeftV1{GroupTargetV1: server.GroupTargetV1{Group: key, Target: t}, Why: "the target group has just left the configuration"})
+				v.Left = append(v.Left, status.LeftV1{GroupTargetV1: status.GroupTargetV1{Group: key, Target: t}, Why: "the target group has just left the configuration"})
 			}
 			delete(byGroup, key)
 		}
@@ -75,7 +77,7 @@ func pruneTargets(ctx context.Context, r pruner, targets []server.GroupTargetV1)
 				if !gone(s, key, t) {
 					return false
 				}
-				v.Removed = append(v.Removed, server.GroupTargetV1{Group: key, Target: t})
+				v.Removed = append(v.Removed, status.GroupTargetV1{Group: key, Target: t})
 				return true
 			})
 			if byGroup[key] = waiting; len(waiting) == 0 {
@@ -96,7 +98,7 @@ func pruneTargets(ctx context.Context, r pruner, targets []server.GroupTargetV1)
 				why += ": " + g.Err
 			}
 			for _, t := range waiting {
-				v.Left = append(v.Left, server.LeftV1{GroupTargetV1: server.GroupTargetV1{Group: key, Target: t}, Why: why})
+				v.Left = append(v.Left, status.LeftV1{GroupTargetV1: status.GroupTargetV1{Group: key, Target: t}, Why: why})
 			}
 		}
 		return v
@@ -110,7 +112,7 @@ func gone(s *registrar.Snapshot, key string, t target.Target) bool {
 		return false
 	}
 	i := slices.IndexFunc(g.Targets, func(ts registrar.TargetStatus) bool { return ts.Target == t })
-	return !slices.Contains(g.Unclaimed, t) && (i < 0 || g.Targets[i].Phase == registrar.Removing || g.Targets[i].Phase == registrar.Absent)
+	return !slices.Contains(g.Unclaimed, t) && (i < 0 || g.Targets[i].Phase == ledger.Removing || g.Targets[i].Phase == ledger.Absent)
 }
 
 func groupOf(s *registrar.Snapshot, key string) *registrar.GroupStatus {

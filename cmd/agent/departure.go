@@ -6,8 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"berth/pkg/client"
 	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -57,15 +58,15 @@ type departure struct {
 }
 
 // concernsRow reports whether a row is about what departs.
-func (d *departure) concernsRow(r *server.Row) bool {
+func (d *departure) concernsRow(r *status.Row) bool {
 	if d.host {
-		return r.State != server.Unclaimed && r.State != server.Ignored && r.State != server.Refused
+		return r.State != status.Unclaimed && r.State != status.Ignored && r.State != status.Refused
 	}
 	return r.Run.ID == d.run.ID
 }
 
 // before looks at what there was before the drain.
-func (d *departure) before(s *server.StatusV1) {
+func (d *departure) before(s *status.V1) {
 	d.keys = map[string]bool{}
 	for i := range s.Rows {
 		if r := &s.Rows[i]; d.concernsRow(r) && (r.State.Wanted() || r.Target.ID != "") {
@@ -76,7 +77,7 @@ func (d *departure) before(s *server.StatusV1) {
 }
 
 // judge brings the departure up to date.
-func (d *departure) judge(s *server.StatusV1, now time.Time) {
+func (d *departure) judge(s *status.V1, now time.Time) {
 	registered, draining, blocked, all := d.look(s)
 	d.change, d.blind = "", unseen(s) != ""
 	if blocked != nil && (d.whole || all) {
@@ -106,7 +107,7 @@ func (d *departure) judge(s *server.StatusV1, now time.Time) {
 }
 
 // await says how far what has been deregistered has come. draining is some of it that still drains; nil: none does.
-func (d *departure) await(s *server.StatusV1, draining *server.Row, now time.Time) {
+func (d *departure) await(s *status.V1, draining *status.Row, now time.Time) {
 	settled := d.outAt.Add(d.settling(s))
 	switch {
 	case !d.had:
@@ -127,7 +128,7 @@ func (d *departure) await(s *server.StatusV1, draining *server.Row, now time.Tim
 
 // look finds a row that a load balancer still has, one that is draining, and one that cannot be removed, whatever becomes of
 // the others. all reports that every group which had something of it refuses.
-func (d *departure) look(s *server.StatusV1) (registered, draining, blocked *server.Row, all bool) {
+func (d *departure) look(s *status.V1) (registered, draining, blocked *status.Row, all bool) {
 	refusing := map[string]bool{}
 	for i := range s.Rows {
 		r := &s.Rows[i]
@@ -141,14 +142,14 @@ func (d *departure) look(s *server.StatusV1) (registered, draining, blocked *ser
 		g := groupNamed(s, r.Group)
 		switch {
 		case g != nil && g.State == registrar.StateGone: // and its targets with it
-		case r.State.Wanted(), r.State == server.Leaving && r.Target.ID != "":
+		case r.State.Wanted(), r.State == status.Leaving && r.Target.ID != "":
 			if d.refused(g) {
 				blocked = r
 				refusing[r.Group] = true
 			} else {
 				registered = r
 			}
-		case r.State == server.Draining:
+		case r.State == status.Draining:
 			draining = r
 		}
 	}
@@ -156,7 +157,7 @@ func (d *departure) look(s *server.StatusV1) (registered, draining, blocked *ser
 }
 
 // refused reports whether a group has acted on the drain, and could not: only a person can change that.
-func (d *departure) refused(g *server.GroupV1) bool {
+func (d *departure) refused(g *status.GroupV1) bool {
 	return g != nil && g.Seq >= d.seq && (g.State == registrar.StateDenied || g.State == registrar.StateMisconfigured)
 }
 
@@ -172,7 +173,7 @@ func (d *departure) patience() time.Time {
 }
 
 // unseen says why the agent does not know yet what is registered, as after its start; empty: it does.
-func unseen(s *server.StatusV1) string {
+func unseen(s *status.V1) string {
 	switch {
 	case s.Seq == 0:
 		return "the agent has not seen Docker's containers yet"
@@ -186,7 +187,7 @@ func unseen(s *server.StatusV1) string {
 // behind says what may still be registered though no row shows it, or be about to be; empty: nothing is. Of the
 // concerned groups each has to have acted on seq, unless it is in trouble: then it shows what it still has. One that has
 // never been tried may not: it concerns everybody if it has left the configuration, and who is on no row.
-func behind(s *server.StatusV1, seq uint64, onNoRow bool, concerned func(*server.GroupV1) bool) string {
+func behind(s *status.V1, seq uint64, onNoRow bool, concerned func(*status.GroupV1) bool) string {
 	if why := unseen(s); why != "" {
 		return why
 	}
@@ -201,20 +202,20 @@ func behind(s *server.StatusV1, seq uint64, onNoRow bool, concerned func(*server
 }
 
 // behind is that of the departure's own groups.
-func (d *departure) behind(s *server.StatusV1) string {
-	var rows []server.Row
+func (d *departure) behind(s *status.V1) string {
+	var rows []status.Row
 	for i := range s.Rows {
 		if r := &s.Rows[i]; r.Group != "" && d.concernsRow(r) {
 			rows = append(rows, s.Rows[i])
 		}
 	}
-	return behind(s, d.seq, len(rows) == 0, func(g *server.GroupV1) bool {
+	return behind(s, d.seq, len(rows) == 0, func(g *status.GroupV1) bool {
 		return d.host || concerns(rows, g) || slices.ContainsFunc(g.Keys, func(k string) bool { return d.keys[k] })
 	})
 }
 
 // settling is how long the load balancers of its groups go on sending.
-func (d *departure) settling(s *server.StatusV1) time.Duration {
+func (d *departure) settling(s *status.V1) time.Duration {
 	if d.settle != nil {
 		return *d.settle
 	}
@@ -239,7 +240,7 @@ func settlingOf(protocol string) time.Duration {
 	}
 }
 
-func groupNamed(s *server.StatusV1, label string) *server.GroupV1 {
+func groupNamed(s *status.V1, label string) *status.GroupV1 {
 	for i := range s.Groups {
 		if g := &s.Groups[i]; slices.Contains(g.Keys, label) || g.Label() == label {
 			return g
@@ -262,11 +263,11 @@ type departures struct {
 
 // follow asks the agent until every departure is over, or ctx ends. An agent that is restarted meanwhile is waited for,
 // for as long as the last departure would be.
-func (ds *departures) follow(ctx context.Context, client *server.Client) error {
+func (ds *departures) follow(ctx context.Context, api *client.Client) error {
 	open := slices.Clone(ds.all)
-	query := server.StatusQuery{Follow: ds.keys()}
+	query := client.StatusQuery{Follow: ds.keys()}
 	for len(open) > 0 {
-		s, err := client.Status(ctx, query)
+		s, err := api.Status(ctx, query)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -280,7 +281,7 @@ func (ds *departures) follow(ctx context.Context, client *server.Client) error {
 		default:
 			ds.report.forget("agent")
 			open = ds.judge(open, &s)
-			query = server.StatusQuery{Follow: ds.keys(), After: s.Revision, Timeout: min(pollWait, ds.soon(open))}
+			query = client.StatusQuery{Follow: ds.keys(), After: s.Revision, Timeout: min(pollWait, ds.soon(open))}
 		}
 		if len(open) == 0 {
 			return nil
@@ -297,7 +298,7 @@ func (ds *departures) follow(ctx context.Context, client *server.Client) error {
 }
 
 // judge returns those that are still to be waited for.
-func (ds *departures) judge(open []*departure, s *server.StatusV1) []*departure {
+func (ds *departures) judge(open []*departure, s *status.V1) []*departure {
 	now := time.Now()
 	return slices.DeleteFunc(open, func(d *departure) bool {
 		d.judge(s, now)

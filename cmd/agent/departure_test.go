@@ -8,7 +8,7 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -16,68 +16,68 @@ import (
 func TestDeparture_judge(t *testing.T) {
 	run := testRun("web-1")
 	at := target.Target{ID: testInstance, Port: 32768}
-	row := func(s server.State) server.Row {
-		return server.Row{Run: run, Group: "web", State: s, Target: at, Why: "because"}
+	row := func(s status.State) status.Row {
+		return status.Row{Run: run, Group: "web", State: s, Target: at, Why: "because"}
 	}
-	group := func(state, protocol string, seq uint64) server.GroupV1 {
-		return server.GroupV1{Keys: []string{"web"}, State: state, Protocol: protocol, Seq: seq, Tried: true}
+	group := func(state, protocol string, seq uint64) status.GroupV1 {
+		return status.GroupV1{Keys: []string{"web"}, State: state, Protocol: protocol, Seq: seq, Tried: true}
 	}
-	status := func(g server.GroupV1, rows ...server.Row) *server.StatusV1 {
-		return &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{g}, Rows: rows}
+	seen := func(g status.GroupV1, rows ...status.Row) *status.V1 {
+		return &status.V1{Seq: 2, Connected: true, Groups: []status.GroupV1{g}, Rows: rows}
 	}
-	drained := server.Row{Run: run, Group: "web", State: server.Drained}
+	drained := status.Row{Run: run, Group: "web", State: status.Drained}
 	second := time.Second
 	type look struct {
 		at     time.Duration // after the drain
-		status *server.StatusV1
+		status *status.V1
 		want   departurePhase
 	}
 	ok := group(registrar.StateOK, "HTTP", 2)
 	for _, test := range []struct {
 		name   string
-		before *server.StatusV1
+		before *status.V1
 		settle *time.Duration
 		looks  []look
 	}{
-		{"ALB", status(ok, row(server.Healthy)), nil, []look{
-			{0, status(group(registrar.StateOK, "HTTP", 1), row(server.Healthy)), leavingPhase},
-			{1 * second, status(ok, row(server.Leaving)), leavingPhase},
-			{2 * second, status(ok, row(server.Draining)), drainingPhase},
-			{9 * second, status(ok, drained), drainingPhase}, // gone, and not settled
-			{12 * second, status(ok, drained), gonePhase},
+		{"ALB", seen(ok, row(status.Healthy)), nil, []look{
+			{0, seen(group(registrar.StateOK, "HTTP", 1), row(status.Healthy)), leavingPhase},
+			{1 * second, seen(ok, row(status.Leaving)), leavingPhase},
+			{2 * second, seen(ok, row(status.Draining)), drainingPhase},
+			{9 * second, seen(ok, drained), drainingPhase}, // gone, and not settled
+			{12 * second, seen(ok, drained), gonePhase},
 		}},
-		{"NLB", status(group(registrar.StateOK, "TCP", 2), row(server.Healthy)), nil, []look{
-			{0, status(group(registrar.StateOK, "TCP", 2), drained), drainingPhase},
-			{119 * second, status(group(registrar.StateOK, "TCP", 2), drained), drainingPhase},
-			{120 * second, status(group(registrar.StateOK, "TCP", 2), drained), overduePhase},
+		{"NLB", seen(group(registrar.StateOK, "TCP", 2), row(status.Healthy)), nil, []look{
+			{0, seen(group(registrar.StateOK, "TCP", 2), drained), drainingPhase},
+			{119 * second, seen(group(registrar.StateOK, "TCP", 2), drained), drainingPhase},
+			{120 * second, seen(group(registrar.StateOK, "TCP", 2), drained), overduePhase},
 		}},
-		{"settled at once", status(ok, row(server.Healthy)), new(time.Duration), []look{{0, status(ok, drained), gonePhase}}},
-		{"a long deregistration delay", status(ok, row(server.Healthy)), nil, []look{
-			{60 * second, status(ok, row(server.Draining)), drainingPhase},
-			{120 * second, status(ok, row(server.Draining)), overduePhase},
+		{"settled at once", seen(ok, row(status.Healthy)), new(time.Duration), []look{{0, seen(ok, drained), gonePhase}}},
+		{"a long deregistration delay", seen(ok, row(status.Healthy)), nil, []look{
+			{60 * second, seen(ok, row(status.Draining)), drainingPhase},
+			{120 * second, seen(ok, row(status.Draining)), overduePhase},
 		}},
-		{"nothing was registered", status(ok, drained), nil, []look{{0, status(ok, drained), gonePhase}}},
-		{"the group has not acted", status(ok, row(server.Registering)), nil, []look{
-			{0, status(group(registrar.StateOK, "HTTP", 1), drained), leavingPhase},
-			{120 * second, status(group(registrar.StateOK, "HTTP", 1), drained), stuckPhase},
+		{"nothing was registered", seen(ok, drained), nil, []look{{0, seen(ok, drained), gonePhase}}},
+		{"the group has not acted", seen(ok, row(status.Registering)), nil, []look{
+			{0, seen(group(registrar.StateOK, "HTTP", 1), drained), leavingPhase},
+			{120 * second, seen(group(registrar.StateOK, "HTTP", 1), drained), stuckPhase},
 		}},
-		{"denied", status(ok, row(server.Healthy)), nil, []look{
+		{"denied", seen(ok, row(status.Healthy)), nil, []look{
 			// Of what it was denied before the drain nothing follows.
-			{0, status(group(registrar.StateDenied, "HTTP", 1), row(server.Leaving)), leavingPhase},
-			{1 * second, status(group(registrar.StateDenied, "HTTP", 2), row(server.Leaving)), stuckPhase},
+			{0, seen(group(registrar.StateDenied, "HTTP", 1), row(status.Leaving)), leavingPhase},
+			{1 * second, seen(group(registrar.StateDenied, "HTTP", 2), row(status.Leaving)), stuckPhase},
 		}},
-		{"throttled for long", status(ok, row(server.Healthy)), nil, []look{
-			{0, status(group(registrar.StateThrottled, "HTTP", 1), row(server.Leaving)), leavingPhase},
-			{120 * second, status(group(registrar.StateThrottled, "HTTP", 1), row(server.Leaving)), stuckPhase},
+		{"throttled for long", seen(ok, row(status.Healthy)), nil, []look{
+			{0, seen(group(registrar.StateThrottled, "HTTP", 1), row(status.Leaving)), leavingPhase},
+			{120 * second, seen(group(registrar.StateThrottled, "HTTP", 1), row(status.Leaving)), stuckPhase},
 		}},
-		{"the target group is gone", status(ok, row(server.Healthy)), new(time.Duration), []look{
-			{0, status(group(registrar.StateGone, "HTTP", 1), row(server.Leaving)), gonePhase},
+		{"the target group is gone", seen(ok, row(status.Healthy)), new(time.Duration), []look{
+			{0, seen(group(registrar.StateGone, "HTTP", 1), row(status.Leaving)), gonePhase},
 		}},
-		{"registered again behind our back", status(ok, row(server.Healthy)), nil, []look{
-			{0, status(ok, drained), drainingPhase},
-			{5 * second, status(ok, row(server.Leaving)), leavingPhase},
-			{11 * second, status(ok, drained), drainingPhase},
-			{21 * second, status(ok, drained), gonePhase},
+		{"registered again behind our back", seen(ok, row(status.Healthy)), nil, []look{
+			{0, seen(ok, drained), drainingPhase},
+			{5 * second, seen(ok, row(status.Leaving)), leavingPhase},
+			{11 * second, seen(ok, drained), drainingPhase},
+			{21 * second, seen(ok, drained), gonePhase},
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -98,16 +98,16 @@ func TestDeparture_judge(t *testing.T) {
 // container that is to be stopped only if all let go is spared the wait.
 func TestDeparture_oneGroupDenied(t *testing.T) {
 	run := testRun("web-1")
-	row := func(group string, s server.State, port uint16) server.Row {
-		return server.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}, Why: "because", Change: "change " + group}
+	row := func(group string, s status.State, port uint16) status.Row {
+		return status.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}, Why: "because", Change: "change " + group}
 	}
-	group := func(key, state string) server.GroupV1 {
-		return server.GroupV1{Keys: []string{key}, State: state, Protocol: "HTTP", Seq: 2, Tried: true}
+	group := func(key, state string) status.GroupV1 {
+		return status.GroupV1{Keys: []string{key}, State: state, Protocol: "HTTP", Seq: 2, Tried: true}
 	}
-	groups := []server.GroupV1{group("api", registrar.StateOK), group("web", registrar.StateDenied)}
-	before := &server.StatusV1{Seq: 2, Connected: true, Groups: groups, Rows: []server.Row{row("api", server.Healthy, 1), row("web", server.Healthy, 2)}}
-	both := &server.StatusV1{Seq: 2, Connected: true, Groups: groups, Rows: []server.Row{row("api", server.Leaving, 1), row("web", server.Leaving, 2)}}
-	one := &server.StatusV1{Seq: 2, Connected: true, Groups: groups, Rows: []server.Row{row("api", server.Drained, 0), row("web", server.Leaving, 2)}}
+	groups := []status.GroupV1{group("api", registrar.StateOK), group("web", registrar.StateDenied)}
+	before := &status.V1{Seq: 2, Connected: true, Groups: groups, Rows: []status.Row{row("api", status.Healthy, 1), row("web", status.Healthy, 2)}}
+	both := &status.V1{Seq: 2, Connected: true, Groups: groups, Rows: []status.Row{row("api", status.Leaving, 1), row("web", status.Leaving, 2)}}
+	one := &status.V1{Seq: 2, Connected: true, Groups: groups, Rows: []status.Row{row("api", status.Drained, 0), row("web", status.Leaving, 2)}}
 	for _, test := range []struct {
 		name  string
 		d     departure
@@ -123,7 +123,7 @@ func TestDeparture_oneGroupDenied(t *testing.T) {
 			d := test.d
 			d.seq, d.begun, d.latest = 2, begun, begun.Add(2*time.Minute)
 			d.before(before)
-			for i, s := range []*server.StatusV1{both, one, one} {
+			for i, s := range []*status.V1{both, one, one} {
 				d.judge(s, begun.Add(time.Duration(i)*(settleALB+time.Second)))
 				if d.phase != test.looks[i] {
 					t.Errorf("look %d: %s (%s); want %s", i+1, d.phase, d.why, test.looks[i])
@@ -139,26 +139,26 @@ func TestDeparture_oneGroupDenied(t *testing.T) {
 // What is refused at first and goes then is given as long to settle as the rest.
 func TestDeparture_refusedAtFirst(t *testing.T) {
 	run, begun := testRun("web-1"), time.Now()
-	row := func(group string, s server.State, port uint16) server.Row {
-		return server.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}}
+	row := func(group string, s status.State, port uint16) status.Row {
+		return status.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}}
 	}
-	status := func(web string, rows ...server.Row) *server.StatusV1 {
-		return &server.StatusV1{Seq: 2, Connected: true, Rows: rows, Groups: []server.GroupV1{
+	seen := func(web string, rows ...status.Row) *status.V1 {
+		return &status.V1{Seq: 2, Connected: true, Rows: rows, Groups: []status.GroupV1{
 			{Keys: []string{"api"}, State: registrar.StateOK, Protocol: "HTTP", Seq: 2, Tried: true},
 			{Keys: []string{"web"}, State: web, Protocol: "HTTP", Seq: 2, Tried: true},
 		}}
 	}
 	d := departure{host: true, seq: 2, begun: begun, latest: begun.Add(2 * time.Minute)}
-	d.before(status(registrar.StateOK, row("api", server.Healthy, 1), row("web", server.Healthy, 2)))
+	d.before(seen(registrar.StateOK, row("api", status.Healthy, 1), row("web", status.Healthy, 2)))
 	for _, look := range []struct {
 		at   time.Duration
-		s    *server.StatusV1
+		s    *status.V1
 		want departurePhase
 	}{
-		{time.Second, status(registrar.StateDenied, row("web", server.Leaving, 2)), drainingPhase},
-		{9 * time.Second, status(registrar.StateOK), drainingPhase},
-		{12 * time.Second, status(registrar.StateOK), drainingPhase},
-		{20 * time.Second, status(registrar.StateOK), gonePhase},
+		{time.Second, seen(registrar.StateDenied, row("web", status.Leaving, 2)), drainingPhase},
+		{9 * time.Second, seen(registrar.StateOK), drainingPhase},
+		{12 * time.Second, seen(registrar.StateOK), drainingPhase},
+		{20 * time.Second, seen(registrar.StateOK), gonePhase},
 	} {
 		if d.judge(look.s, begun.Add(look.at)); d.phase != look.want {
 			t.Errorf("after %v: %s (%s); want %s", look.at, d.phase, d.why, look.want)
@@ -170,31 +170,31 @@ func TestDeparture_refusedAtFirst(t *testing.T) {
 // the time to settle begins when the groups have acted.
 func TestDeparture_judge_agentStarts(t *testing.T) {
 	run := testRun("web-1")
-	drained := server.Row{Run: run, Group: "web", State: server.Drained}
-	registering := server.Row{Run: run, Group: "web", State: server.Registering}
-	leaving := server.Row{Run: run, Group: "web", State: server.Leaving, Target: target.Target{ID: testInstance, Port: 32768}}
-	untaken := server.GroupV1{Keys: []string{"web"}, State: registrar.StateWaiting}
-	acted := server.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Protocol: "HTTP", Seq: 2, Tried: true}
-	unlisted := &server.StatusV1{}
-	unconnected := &server.StatusV1{Seq: 2, Groups: []server.GroupV1{untaken}, Rows: []server.Row{drained}}
-	untried := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{untaken}, Rows: []server.Row{drained}}
-	going := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{acted}, Rows: []server.Row{leaving}}
-	gone := &server.StatusV1{Seq: 2, Connected: true, Groups: []server.GroupV1{acted}, Rows: []server.Row{drained}}
-	besideNew := &server.StatusV1{
+	drained := status.Row{Run: run, Group: "web", State: status.Drained}
+	registering := status.Row{Run: run, Group: "web", State: status.Registering}
+	leaving := status.Row{Run: run, Group: "web", State: status.Leaving, Target: target.Target{ID: testInstance, Port: 32768}}
+	untaken := status.GroupV1{Keys: []string{"web"}, State: registrar.StateWaiting}
+	acted := status.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Protocol: "HTTP", Seq: 2, Tried: true}
+	unlisted := &status.V1{}
+	unconnected := &status.V1{Seq: 2, Groups: []status.GroupV1{untaken}, Rows: []status.Row{drained}}
+	untried := &status.V1{Seq: 2, Connected: true, Groups: []status.GroupV1{untaken}, Rows: []status.Row{drained}}
+	going := &status.V1{Seq: 2, Connected: true, Groups: []status.GroupV1{acted}, Rows: []status.Row{leaving}}
+	gone := &status.V1{Seq: 2, Connected: true, Groups: []status.GroupV1{acted}, Rows: []status.Row{drained}}
+	besideNew := &status.V1{
 		Seq: 2, Connected: true, Rows: gone.Rows,
-		Groups: []server.GroupV1{acted, {Keys: []string{"new"}, State: registrar.StateWaiting}},
+		Groups: []status.GroupV1{acted, {Keys: []string{"new"}, State: registrar.StateWaiting}},
 	}
 	type look struct {
 		at     time.Duration
-		status *server.StatusV1
+		status *status.V1
 		want   departurePhase
 	}
 	for name, test := range map[string]struct {
-		before *server.StatusV1
+		before *status.V1
 		d      departure
 		looks  []look
 	}{
-		"known from before": {&server.StatusV1{Seq: 1, Rows: []server.Row{registering}}, departure{run: run}, []look{
+		"known from before": {&status.V1{Seq: 1, Rows: []status.Row{registering}}, departure{run: run}, []look{
 			{0, unlisted, leavingPhase},
 			{time.Second, unconnected, leavingPhase},
 			{20 * time.Second, untried, leavingPhase},
@@ -202,7 +202,7 @@ func TestDeparture_judge_agentStarts(t *testing.T) {
 			{22 * time.Second, gone, drainingPhase},
 			{33 * time.Second, gone, gonePhase},
 		}},
-		"drained before, by an earlier agent": {&server.StatusV1{Seq: 1, Rows: []server.Row{drained}}, departure{run: run}, []look{
+		"drained before, by an earlier agent": {&status.V1{Seq: 1, Rows: []status.Row{drained}}, departure{run: run}, []look{
 			{0, unconnected, leavingPhase},
 			{20 * time.Second, untried, leavingPhase},
 			{21 * time.Second, going, leavingPhase},
@@ -218,8 +218,8 @@ func TestDeparture_judge_agentStarts(t *testing.T) {
 			{11 * time.Second, besideNew, gonePhase},
 		}},
 		"another group is new, and it is on no row": {unlisted, departure{run: run}, []look{
-			{0, &server.StatusV1{Seq: 2, Connected: true, Groups: besideNew.Groups}, leavingPhase},
-			{time.Second, &server.StatusV1{Seq: 2, Connected: true, Groups: gone.Groups}, gonePhase},
+			{0, &status.V1{Seq: 2, Connected: true, Groups: besideNew.Groups}, leavingPhase},
+			{time.Second, &status.V1{Seq: 2, Connected: true, Groups: gone.Groups}, gonePhase},
 		}},
 		"restarted while it settles": {going, departure{run: run}, []look{
 			{0, gone, drainingPhase},
@@ -249,14 +249,14 @@ func TestDeparture_judge_agentStarts(t *testing.T) {
 // Another container's rows are none of its business; the host's departure is everybody's but the unclaimed.
 func TestDeparture_concerns(t *testing.T) {
 	mine, other := testRun("web-1"), testRun("web-22")
-	rows := []server.Row{
-		{Run: mine, Group: "web", State: server.Healthy, Target: target.Target{ID: testInstance, Port: 1}},
-		{Run: other, Group: "api", State: server.Healthy, Target: target.Target{ID: testInstance, Port: 2}},
-		{Group: "dns", State: server.Unclaimed, Target: target.Target{ID: testInstance, Port: 3}},
+	rows := []status.Row{
+		{Run: mine, Group: "web", State: status.Healthy, Target: target.Target{ID: testInstance, Port: 1}},
+		{Run: other, Group: "api", State: status.Healthy, Target: target.Target{ID: testInstance, Port: 2}},
+		{Group: "dns", State: status.Unclaimed, Target: target.Target{ID: testInstance, Port: 3}},
 	}
 	one, all := &departure{run: mine}, &departure{host: true}
-	one.before(&server.StatusV1{Rows: rows})
-	all.before(&server.StatusV1{Rows: rows})
+	one.before(&status.V1{Rows: rows})
+	all.before(&status.V1{Rows: rows})
 	if len(one.keys) != 1 || !one.keys["web"] {
 		t.Errorf("one container: groups %v; want web", one.keys)
 	}

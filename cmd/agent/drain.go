@@ -10,7 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -22,7 +23,7 @@ const actPatience = 30 * time.Second
 type drainResult struct {
 	Container string         `json:"container,omitempty"` // as it was named; empty: the host
 	Run       target.Run     `json:"run,omitzero"`
-	Drain     server.DrainV1 `json:"drain"`
+	Drain     status.DrainV1 `json:"drain"`
 	Seq       uint64         `json:"seq"`
 	Phase     departurePhase `json:"phase"`
 	Why       string         `json:"why"`
@@ -80,9 +81,9 @@ func (c *drainCommand) run(ctx context.Context, refs []string) error {
 	if err := errors.Join(oneOf(c.all, refs), c.leave.check()); err != nil {
 		return exit(exitUsage, err)
 	}
-	client := c.agent.client(c.env.getenv)
-	defer client.Close()
-	before, err := client.Status(ctx, server.StatusQuery{})
+	api := c.agent.client(c.env.getenv)
+	defer api.Close()
+	before, err := api.Status(ctx, client.StatusQuery{})
 	if err != nil {
 		return err
 	}
@@ -91,18 +92,18 @@ func (c *drainCommand) run(ctx context.Context, refs []string) error {
 	if !c.wait {
 		ds.enough = func(d *departure) bool { return d.phase == drainingPhase }
 	}
-	requests := []server.DrainRequestV1{{Host: true, Reason: c.reason}}
+	requests := []status.DrainRequestV1{{Host: true, Reason: c.reason}}
 	if !c.all {
 		requests = nil
 		for _, ref := range refs {
-			requests = append(requests, server.DrainRequestV1{Container: ref, Reason: c.reason})
+			requests = append(requests, status.DrainRequestV1{Container: ref, Reason: c.reason})
 		}
 	}
 	var results []*drainResult
 	var failed error
 	for _, req := range requests {
 		begun := time.Now()
-		drained, err := client.Drain(ctx, req)
+		drained, err := api.Drain(ctx, req)
 		if err != nil {
 			failed = errors.Join(failed, aboutContainer(cmpHost(req.Container), err))
 			continue
@@ -121,7 +122,7 @@ func (c *drainCommand) run(ctx context.Context, refs []string) error {
 		ds.all = append(ds.all, d)
 		results = append(results, &drainResult{Container: req.Container, Run: drained.Run, Drain: drained.Drain, Seq: drained.Seq})
 	}
-	followed := ds.follow(ctx, client)
+	followed := ds.follow(ctx, api)
 	report.clear()
 	if ctx.Err() != nil {
 		followed = exit(exitFailure, errors.New("interrupted; what was drained stays drained: berth undrain ends it"))
@@ -205,7 +206,7 @@ func (c *undrainCommand) run(ctx context.Context, refs []string) error {
 	if c.all {
 		refs = []string{""}
 	}
-	results := []server.UndrainedV1{}
+	results := []status.UndrainedV1{}
 	var failed error
 	var seq uint64
 	for _, ref := range refs {
@@ -234,7 +235,7 @@ func (c *undrainCommand) run(ctx context.Context, refs []string) error {
 	return failed
 }
 
-func (c *undrainCommand) say(ref string, v *server.UndrainedV1) {
+func (c *undrainCommand) say(ref string, v *status.UndrainedV1) {
 	for _, d := range v.Ended {
 		by := ""
 		if d.By != "" {
@@ -248,19 +249,19 @@ func (c *undrainCommand) say(ref string, v *server.UndrainedV1) {
 }
 
 // acted waits until every group that answers has acted on a Seq.
-func (c *undrainCommand) acted(ctx context.Context, client *server.Client, seq uint64) error {
+func (c *undrainCommand) acted(ctx context.Context, api *client.Client, seq uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, actPatience)
 	defer cancel()
-	query := server.StatusQuery{}
+	query := client.StatusQuery{}
 	for {
-		s, err := client.Status(ctx, query)
+		s, err := api.Status(ctx, query)
 		if err != nil {
 			return err
 		}
-		if behind(&s, seq, false, func(*server.GroupV1) bool { return true }) == "" {
+		if behind(&s, seq, false, func(*status.GroupV1) bool { return true }) == "" {
 			return nil
 		}
-		query = server.StatusQuery{After: s.Revision, Timeout: pollWait}
+		query = client.StatusQuery{After: s.Revision, Timeout: pollWait}
 		select {
 		case <-time.After(pollPause / 4):
 		case <-ctx.Done():

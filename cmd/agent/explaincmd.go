@@ -10,9 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"berth/pkg/client"
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // explainCommand is `berth explain`.
@@ -49,7 +50,7 @@ Exit codes: 0; 1 there is no such container, or nothing could be found out; 2 ba
 
 func (c *explainCommand) run(cmd *cobra.Command, ref string) error {
 	v, err := c.ask(cmd, ref)
-	if errors.Is(err, server.ErrNotRunning) || errors.Is(err, server.ErrSocketDenied) {
+	if errors.Is(err, client.ErrNotRunning) || errors.Is(err, client.ErrSocketDenied) {
 		v, err = c.alone(cmd, ref, err)
 	}
 	if err != nil {
@@ -64,12 +65,12 @@ func (c *explainCommand) run(cmd *cobra.Command, ref string) error {
 }
 
 // ask asks the running agent.
-func (c *explainCommand) ask(cmd *cobra.Command, ref string) (server.ExplainedV1, error) {
+func (c *explainCommand) ask(cmd *cobra.Command, ref string) (status.ExplainedV1, error) {
 	var flags agentFlags
 	for name, to := range map[string]*string{"config": &flags.config, "control-socket": &flags.socket, "status-listen": &flags.statusListen} {
 		var err error
 		if *to, err = cmd.Flags().GetString(name); err != nil {
-			return server.ExplainedV1{}, fmt.Errorf("read --%s: %w", name, err)
+			return status.ExplainedV1{}, fmt.Errorf("read --%s: %w", name, err)
 		}
 	}
 	client := flags.client(c.env.getenv)
@@ -82,8 +83,8 @@ func (c *explainCommand) ask(cmd *cobra.Command, ref string) (server.ExplainedV1
 }
 
 // alone runs the agent's own parts dry: noAgent says why there is nobody to ask.
-func (c *explainCommand) alone(cmd *cobra.Command, ref string, noAgent error) (server.ExplainedV1, error) {
-	var v server.ExplainedV1
+func (c *explainCommand) alone(cmd *cobra.Command, ref string, noAgent error) (status.ExplainedV1, error) {
+	var v status.ExplainedV1
 	cfg, err := loadConfig(cmd.Flags(), c.env)
 	if err != nil {
 		return v, exit(exitUsage, fmt.Errorf("%w\n%w", noAgent, err))
@@ -107,10 +108,10 @@ func (c *explainCommand) alone(cmd *cobra.Command, ref string, noAgent error) (s
 }
 
 // marks are what an outcome looks like.
-var marks = map[string]string{server.StepOK: "ok  ", server.StepWait: "wait", server.StepStop: "stop"}
+var marks = map[string]string{status.StepOK: "ok  ", status.StepWait: "wait", status.StepStop: "stop"}
 
 // printExplained writes the steps for people, and under those that lead no further what to change.
-func printExplained(w io.Writer, show display, v *server.ExplainedV1) error {
+func printExplained(w io.Writer, show display, v *status.ExplainedV1) error {
 	t := &table{w: w, show: show}
 	t.printf("%s (%s)\n", plain(v.Run.String()), v.Run.Short())
 	for _, s := range v.Steps {
@@ -121,7 +122,7 @@ func printExplained(w io.Writer, show display, v *server.ExplainedV1) error {
 				where += ":" + s.ContainerPort.String()
 			}
 		}
-		state := map[string]string{server.StepOK: string(server.Healthy), server.StepWait: string(server.Initial), server.StepStop: string(server.Refused)}[s.Outcome]
+		state := map[string]string{status.StepOK: string(status.Healthy), status.StepWait: string(status.Initial), status.StepStop: string(status.Refused)}[s.Outcome]
 		t.printf("[%s] ", t.paint(state, marks[s.Outcome]))
 		t.hanging(plain(where+": "+s.Why), "       ")
 		if s.Change != "" {

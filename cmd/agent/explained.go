@@ -12,6 +12,7 @@ import (
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
 	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -30,7 +31,7 @@ func (c *control) explain(w http.ResponseWriter, r *http.Request) {
 }
 
 // explain says what the agent's parts make of a run that a look has just found.
-func (a *agent) explain(ctx context.Context, run target.Run, warning string) server.ExplainedV1 {
+func (a *agent) explain(ctx context.Context, run target.Run, warning string) status.ExplainedV1 {
 	d, _ := a.seen.Get()
 	r, _ := a.registrar.Snapshot()
 	facts, err := a.engine.Inspect(ctx, run.ID)
@@ -51,26 +52,26 @@ type explanation struct {
 	r     *registrar.Snapshot
 	rules []discovery.Rule
 
-	steps []server.StepV1
+	steps []status.StepV1
 }
 
 func (e *explanation) step(outcome, about, group string, port target.PortProto, why, change string) {
-	e.steps = append(e.steps, server.StepV1{Outcome: outcome, About: about, Group: group, ContainerPort: port, Why: why, Change: change})
+	e.steps = append(e.steps, status.StepV1{Outcome: outcome, About: about, Group: group, ContainerPort: port, Why: why, Change: change})
 }
 
 // build goes the way of the data: the container, who asks for it, each port and what stands against it, the target
 // group, the load balancer.
-func (e *explanation) build(warning string) server.ExplainedV1 {
-	v := server.ExplainedV1{Run: e.run, Rows: []server.Row{}}
+func (e *explanation) build(warning string) status.ExplainedV1 {
+	v := status.ExplainedV1{Run: e.run, Rows: []status.Row{}}
 	e.container(warning)
 	e.requests()
 	if e.d == nil {
-		e.step(server.StepWait, "wanted", "", target.PortProto{}, "the agent has not seen all of Docker's containers yet", "")
+		e.step(status.StepWait, "wanted", "", target.PortProto{}, "the agent has not seen all of Docker's containers yet", "")
 		v.Steps = e.steps
 		return v
 	}
 	v.Seq = e.d.Seq
-	for _, row := range server.Join(e.d, e.r) {
+	for _, row := range status.Join(e.d, e.r) {
 		if row.Run.ID == e.run.ID {
 			v.Rows = append(v.Rows, row)
 		}
@@ -87,21 +88,21 @@ func (e *explanation) build(warning string) server.ExplainedV1 {
 // container is the first step: what Docker says of it.
 func (e *explanation) container(warning string) {
 	if warning != "" {
-		e.step(server.StepWait, "container", "", target.PortProto{}, warning, "")
+		e.step(status.StepWait, "container", "", target.PortProto{}, warning, "")
 	}
 	if e.facts == nil {
 		return
 	}
 	f := e.facts
 	if f.State != "running" && f.State != "paused" {
-		e.step(server.StepStop, "container", "", target.PortProto{}, "it is not running ("+f.State+")", "start it: docker start "+f.Name)
+		e.step(status.StepStop, "container", "", target.PortProto{}, "it is not running ("+f.State+")", "start it: docker start "+f.Name)
 		return
 	}
 	why := fmt.Sprintf("it is %s since %s, from image %s, on network %s", f.State, f.StartedAt.UTC().Format(time.RFC3339), f.Image, f.NetworkMode)
 	if f.Health != discovery.HealthNone {
 		why += ", and its HEALTHCHECK says " + string(f.Health)
 	}
-	e.step(server.StepOK, "container", "", target.PortProto{}, why, "")
+	e.step(status.StepOK, "container", "", target.PortProto{}, why, "")
 }
 
 // requests is the second: which groups ask for it, and why the others do not.
@@ -111,7 +112,7 @@ func (e *explanation) requests() {
 	}
 	label, labelled := e.facts.Labels[discovery.TargetsLabel]
 	if labelled && strings.TrimSpace(label) != "" {
-		e.step(server.StepOK, "request", "", target.PortProto{}, "its label "+discovery.TargetsLabel+" asks for "+plain(label), "")
+		e.step(status.StepOK, "request", "", target.PortProto{}, "its label "+discovery.TargetsLabel+" asks for "+plain(label), "")
 	}
 	for i := range e.rules {
 		rule := &e.rules[i]
@@ -119,18 +120,18 @@ func (e *explanation) requests() {
 		switch {
 		case mismatch != "":
 			if !labelled || rule.NoLabels {
-				e.step(server.StepStop, "request", rule.Group, target.PortProto{}, "target group "+rule.Group+" does not take it: "+mismatch, "")
+				e.step(status.StepStop, "request", rule.Group, target.PortProto{}, "target group "+rule.Group+" does not take it: "+mismatch, "")
 			}
 		case labelled && !rule.NoLabels:
-			e.step(server.StepStop, "request", rule.Group, target.PortProto{}, "the rule of target group "+rule.Group+" matches it, but its label decides alone", "")
+			e.step(status.StepStop, "request", rule.Group, target.PortProto{}, "the rule of target group "+rule.Group+" matches it, but its label decides alone", "")
 		default:
-			e.step(server.StepOK, "request", rule.Group, target.PortProto{}, "the rule of target group "+rule.Group+" matches it", "")
+			e.step(status.StepOK, "request", rule.Group, target.PortProto{}, "the rule of target group "+rule.Group+" matches it", "")
 		}
 	}
 }
 
 // decision is what follows for one port in one group.
-func (e *explanation) decision(c *discovery.Decision, rows []server.Row) {
+func (e *explanation) decision(c *discovery.Decision, rows []status.Row) {
 	port := target.PortProto{Port: c.Port, Protocol: c.Protocol}
 	if c.Port == 0 {
 		port = target.PortProto{}
@@ -140,20 +141,20 @@ func (e *explanation) decision(c *discovery.Decision, rows []server.Row) {
 	}
 	switch c.Verdict {
 	case discovery.Wanted:
-		e.step(server.StepOK, "wanted", c.Group, port, c.Why, "")
+		e.step(status.StepOK, "wanted", c.Group, port, c.Why, "")
 		e.group(c.Group, port)
 		e.balancer(c.Group, port, rows)
 	case discovery.NotYet:
-		e.step(server.StepWait, "wanted", c.Group, port, c.Why, c.Change)
+		e.step(status.StepWait, "wanted", c.Group, port, c.Why, c.Change)
 	case discovery.Drained, discovery.Leaving:
-		e.step(server.StepStop, "drain", c.Group, port, c.Why+e.reasons(), c.Change)
+		e.step(status.StepStop, "drain", c.Group, port, c.Why+e.reasons(), c.Change)
 		e.balancer(c.Group, port, rows)
 	case discovery.Refused, discovery.Ignored:
 		change := c.Change
 		if c.Verdict == discovery.Ignored && change == "" && e.facts != nil && (e.facts.State == "running" || e.facts.State == "paused") {
 			change = "label it (docker run -l " + discovery.TargetsLabel + "=GROUP ...), or write a rule for a target group"
 		}
-		e.step(server.StepStop, "wanted", c.Group, port, c.Why, change)
+		e.step(status.StepStop, "wanted", c.Group, port, c.Why, change)
 	}
 }
 
@@ -174,7 +175,7 @@ func (e *explanation) reasons() string {
 // port says where Docker publishes it.
 func (e *explanation) port(group string, port target.PortProto) {
 	if e.facts.NetworkMode == "host" {
-		e.step(server.StepOK, "port", group, port, fmt.Sprintf("it uses the host's network: port %s is the host's", port), "")
+		e.step(status.StepOK, "port", group, port, fmt.Sprintf("it uses the host's network: port %s is the host's", port), "")
 		return
 	}
 	var hosts []string
@@ -188,7 +189,7 @@ func (e *explanation) port(group string, port target.PortProto) {
 		}
 	}
 	if hosts = slices.Compact(hosts); len(hosts) > 0 {
-		e.step(server.StepOK, "port", group, port, fmt.Sprintf("Docker publishes %s on host port %s", port, strings.Join(hosts, " and ")), "")
+		e.step(status.StepOK, "port", group, port, fmt.Sprintf("Docker publishes %s on host port %s", port, strings.Join(hosts, " and ")), "")
 	}
 }
 
@@ -197,33 +198,33 @@ func (e *explanation) group(key string, port target.PortProto) {
 	g := groupOf(e.r, key)
 	switch {
 	case !e.r.Connected:
-		e.step(server.StepWait, "target_group", key, target.PortProto{}, "the agent waits for the instance's identity and AWS credentials", "see berth check")
+		e.step(status.StepWait, "target_group", key, target.PortProto{}, "the agent waits for the instance's identity and AWS credentials", "see berth check")
 	case g == nil || g.ARN == "" && g.Err == "":
-		e.step(server.StepWait, "target_group", key, target.PortProto{}, "the target group has not been looked up yet", "")
+		e.step(status.StepWait, "target_group", key, target.PortProto{}, "the target group has not been looked up yet", "")
 	case g.State == registrar.StateOK:
 		why := fmt.Sprintf("target group %s is there: type %s, protocol %s", g.Name, g.Facts.TargetType, g.Facts.Protocol)
-		e.step(server.StepOK, "target_group", key, target.PortProto{}, why, "")
+		e.step(status.StepOK, "target_group", key, target.PortProto{}, why, "")
 	case g.State == registrar.StateWaiting, g.State == registrar.StateThrottled:
-		e.step(server.StepWait, "target_group", key, target.PortProto{}, "target group: "+g.State+": "+g.Err, g.Change)
+		e.step(status.StepWait, "target_group", key, target.PortProto{}, "target group: "+g.State+": "+g.Err, g.Change)
 	default:
-		e.step(server.StepStop, "target_group", key, target.PortProto{}, "target group: "+g.State+": "+g.Err, g.Change)
+		e.step(status.StepStop, "target_group", key, target.PortProto{}, "target group: "+g.State+": "+g.Err, g.Change)
 	}
 }
 
 // balancer says where the port stands at the load balancer.
-func (e *explanation) balancer(group string, port target.PortProto, rows []server.Row) {
+func (e *explanation) balancer(group string, port target.PortProto, rows []status.Row) {
 	for i := range rows {
 		r := &rows[i]
 		if r.Group != group || r.ContainerPort != port {
 			continue
 		}
-		outcome := server.StepWait
+		outcome := status.StepWait
 		switch r.State {
-		case server.Healthy:
-			outcome = server.StepOK
-		case server.Refused, server.Blocked, server.Unhealthy, server.Unused:
-			outcome = server.StepStop
-		case server.Drained, server.NotYet, server.Ignored:
+		case status.Healthy:
+			outcome = status.StepOK
+		case status.Refused, status.Blocked, status.Unhealthy, status.Unused:
+			outcome = status.StepStop
+		case status.Drained, status.NotYet, status.Ignored:
 			continue // said already
 		default:
 		}

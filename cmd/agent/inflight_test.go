@@ -13,7 +13,7 @@ import (
 	"berth/internal/elbsim"
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -22,12 +22,12 @@ import (
 func TestRun_stoppedWithACallInFlight(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault elbsim.Fault
-		saved registrar.Phase
+		saved ledger.Phase
 		moved bool // the call has taken effect
 	}{
-		"it is answered":       {elbsim.Fault{Kind: elbsim.FaultLatency, Delay: elbsim.Duration(time.Second)}, registrar.Registered, true},
-		"it is never answered": {elbsim.Fault{Kind: elbsim.FaultHang}, registrar.Intended, false},
-		"its answer is lost":   {elbsim.Fault{Kind: elbsim.FaultLost}, registrar.Intended, true},
+		"it is answered":       {elbsim.Fault{Kind: elbsim.FaultLatency, Delay: elbsim.Duration(time.Second)}, ledger.Registered, true},
+		"it is never answered": {elbsim.Fault{Kind: elbsim.FaultHang}, ledger.Intended, false},
+		"its answer is lost":   {elbsim.Fault{Kind: elbsim.FaultLost}, ledger.Intended, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sim := account(t, "web")
@@ -66,7 +66,7 @@ func TestRun_stoppedWithACallInFlight(t *testing.T) {
 			if n := struck(sim, id); n != 1 {
 				t.Errorf("%d calls; want the one in flight alone", n)
 			}
-			ledger, err := registrar.PeekLedger(filepath.Join(dir, "state"))
+			ledger, err := ledger.Peek(filepath.Join(dir, "state"))
 			if err != nil {
 				t.Fatal(err)
 			}

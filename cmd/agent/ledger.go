@@ -11,19 +11,19 @@ import (
 	"github.com/spf13/pflag"
 
 	"berth/pkg/config"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
 // ledgerV1 is one line of `berth ledger --json`.
 type ledgerV1 struct {
-	ARN       string          `json:"arn"`
-	Name      string          `json:"name,omitempty"` // the group's, in AWS
-	Target    target.Target   `json:"target"`
-	Container string          `json:"container,omitempty"`
-	Phase     registrar.Phase `json:"phase"`
-	Boot      string          `json:"boot_id,omitempty"`
-	Intended  time.Time       `json:"intended"`
+	ARN       string        `json:"arn"`
+	Name      string        `json:"name,omitempty"` // the group's, in AWS
+	Target    target.Target `json:"target"`
+	Container string        `json:"container,omitempty"`
+	Phase     ledger.Phase  `json:"phase"`
+	Boot      string        `json:"boot_id,omitempty"`
+	Intended  time.Time     `json:"intended"`
 }
 
 func newLedgerCommand(env *environment) *cobra.Command {
@@ -38,13 +38,13 @@ is registered.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir := stateDir(cmd.Flags(), env)
-			ledger, err := registrar.PeekLedger(dir)
+			kept, err := ledger.Peek(dir)
 			if err != nil {
 				return exit(exitFailure, stateError(dir, err))
 			}
 			lines := []ledgerV1{}
-			for _, e := range ledger.Entries() {
-				if e.Phase == registrar.Removing {
+			for _, e := range kept.Entries() {
+				if e.Phase == ledger.Removing {
 					continue
 				}
 				lines = append(lines, ledgerV1{

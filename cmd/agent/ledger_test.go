@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -20,12 +20,12 @@ func TestLedger(t *testing.T) {
 	}
 	registeredBy(t, dir, sim, simInstance, "some-boot", "web", 32768, 32769)
 
-	ledger, err := registrar.OpenLedger(dir, "some-boot", registrar.LedgerOptions{})
+	kept, err := ledger.Open(dir, "some-boot", ledger.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger.Note(sim.GroupARN("web"), []target.Target{{ID: simInstance, Port: 32769}}, registrar.Removing)
-	if err := ledger.Close(); err != nil {
+	kept.Note(sim.GroupARN("web"), []target.Target{{ID: simInstance, Port: 32769}}, ledger.Removing)
+	if err := kept.Close(); err != nil {
 		t.Fatal(err)
 	}
 

@@ -12,10 +12,10 @@ import (
 	"go.uber.org/zap"
 
 	"berth/internal/elbsim"
+	"berth/internal/latest"
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
 	"berth/pkg/host"
-	"berth/pkg/server"
 )
 
 // lifeFixture is a host in fake time: its metadata service, its notices, a watcher with one container, and life between
@@ -23,7 +23,7 @@ import (
 type lifeFixture struct {
 	*testing.T
 	sim      *elbsim.Sim
-	seen     server.Latest[discovery.Snapshot]
+	seen     latest.Value[discovery.Snapshot]
 	draining atomic.Bool
 	advice   bool
 	stop     func()

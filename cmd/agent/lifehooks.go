@@ -11,7 +11,7 @@ import (
 
 	"berth/pkg/config"
 	"berth/pkg/host"
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 const (
@@ -139,8 +139,8 @@ func (a *agent) hookFailed(ctx context.Context, err error) {
 func (a *agent) letGo(ctx context.Context, hook *host.Hook) {
 	begun := time.Now()
 	d := &departure{name: "the host", host: true, begun: begun, latest: begun.Add(a.settings.Load().Drain.MaxWait)}
-	status := a.server.Status()
-	d.before(&status)
+	before := a.server.Status()
+	d.before(&before)
 	stop := a.registrar.Follow(a.groupKeys(false))
 	defer stop()
 	beat := time.NewTicker(a.cfg.Lifecycle.Heartbeat)
@@ -160,12 +160,12 @@ func (a *agent) letGo(ctx context.Context, hook *host.Hook) {
 		}
 	})
 	for {
-		status := a.server.Status()
-		drained := slices.ContainsFunc(status.Drains, func(v server.DrainV1) bool { return v.Container == "" })
+		seen := a.server.Status()
+		drained := slices.ContainsFunc(seen.Drains, func(v status.DrainV1) bool { return v.Container == "" })
 		if drained && d.seq == 0 {
-			d.seq = status.Seq
+			d.seq = seen.Seq
 		}
-		if d.judge(&status, time.Now()); drained && (d.phase == gonePhase || d.phase == overduePhase) || !time.Now().Before(d.latest) {
+		if d.judge(&seen, time.Now()); drained && (d.phase == gonePhase || d.phase == overduePhase) || !time.Now().Before(d.latest) {
 			a.log.Named("life").Info("targets of the host have gone", zap.String("phase", string(d.phase)), zap.String("reason", d.why))
 			return
 		}
@@ -232,8 +232,8 @@ func (a *agent) comesIn(ctx context.Context) (intoPool, ok bool) {
 }
 
 // served reports whether every one of the groups has a healthy target; no groups have none.
-func served(keys []string, rows []server.Row) bool {
+func served(keys []string, rows []status.Row) bool {
 	return len(keys) > 0 && !slices.ContainsFunc(keys, func(key string) bool {
-		return !slices.ContainsFunc(rows, func(r server.Row) bool { return r.Group == key && r.State == server.Healthy })
+		return !slices.ContainsFunc(rows, func(r status.Row) bool { return r.Group == key && r.State == status.Healthy })
 	})
 }

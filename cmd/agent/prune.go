@@ -12,7 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
+	"berth/pkg/status"
 )
 
 // pruneCommand is `berth prune`.
@@ -49,9 +50,9 @@ func (c *pruneCommand) run(ctx context.Context, groups []string) error {
 	if c.asJSON && !c.yes {
 		return exit(exitUsage, errors.New("--json: needs --yes, because nobody is asked"))
 	}
-	client := c.agent.client(c.env.getenv)
-	defer client.Close()
-	s, err := client.Status(ctx, server.StatusQuery{})
+	api := c.agent.client(c.env.getenv)
+	defer api.Close()
+	s, err := api.Status(ctx, client.StatusQuery{})
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func (c *pruneCommand) run(ctx context.Context, groups []string) error {
 	if err != nil {
 		return err
 	}
-	result := server.PrunedV1{Removed: []server.GroupTargetV1{}, Left: []server.LeftV1{}}
+	result := status.PrunedV1{Removed: []status.GroupTargetV1{}, Left: []status.LeftV1{}}
 	if len(plan) > 0 {
 		if !c.asJSON {
 			for _, t := range plan {
@@ -69,7 +70,7 @@ func (c *pruneCommand) run(ctx context.Context, groups []string) error {
 		if err := c.agree(ctx, len(plan)); err != nil {
 			return err
 		}
-		if result, err = client.Prune(ctx, server.PruneV1{Targets: plan}); err != nil {
+		if result, err = api.Prune(ctx, status.PruneV1{Targets: plan}); err != nil {
 			return err
 		}
 	}
@@ -77,7 +78,7 @@ func (c *pruneCommand) run(ctx context.Context, groups []string) error {
 }
 
 // unclaimedIn returns the unclaimed targets of these groups, of all where none is named.
-func unclaimedIn(s *server.StatusV1, groups []string) ([]server.GroupTargetV1, error) {
+func unclaimedIn(s *status.V1, groups []string) ([]status.GroupTargetV1, error) {
 	wanted := map[string]bool{}
 	for _, key := range groups {
 		g := groupNamed(s, key)
@@ -86,10 +87,10 @@ func unclaimedIn(s *server.StatusV1, groups []string) ([]server.GroupTargetV1, e
 		}
 		wanted[g.Label()] = true
 	}
-	var plan []server.GroupTargetV1
+	var plan []status.GroupTargetV1
 	for i := range s.Rows {
-		if r := &s.Rows[i]; r.State == server.Unclaimed && (len(groups) == 0 || wanted[r.Group]) {
-			plan = append(plan, server.GroupTargetV1{Group: r.Group, Target: r.Target})
+		if r := &s.Rows[i]; r.State == status.Unclaimed && (len(groups) == 0 || wanted[r.Group]) {
+			plan = append(plan, status.GroupTargetV1{Group: r.Group, Target: r.Target})
 		}
 	}
 	return plan, nil
@@ -120,7 +121,7 @@ func (c *pruneCommand) agree(ctx context.Context, n int) error {
 	return exit(exitFailure, errors.New("nothing was deregistered"))
 }
 
-func (c *pruneCommand) conclude(v *server.PrunedV1) error {
+func (c *pruneCommand) conclude(v *status.PrunedV1) error {
 	if c.asJSON {
 		if err := json.NewEncoder(c.env.stdout).Encode(v); err != nil {
 			return fmt.Errorf("print the result: %w", err)

@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
 )
 
 // A configuration that is bad, or names no group, changes nothing, and log, status and metric say so until a good one
@@ -74,7 +74,7 @@ func (c *controlled) saysOfReload(t *testing.T, name, metric string, warned bool
 	if found != metric {
 		t.Errorf("%s: the metric is %q; want %q", name, found, metric)
 	}
-	s, err := c.client.Status(t.Context(), server.StatusQuery{})
+	s, err := c.client.Status(t.Context(), client.StatusQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
 )
 
 func newReloadCommand(env *environment) *cobra.Command {
@@ -36,12 +36,12 @@ Exit codes: 0 it is in force; 2 it was refused, and why; 5 the agent does not an
 }
 
 func reload(ctx context.Context, env *environment, agent *agentFlags, asJSON bool) error {
-	client := agent.client(env.getenv)
-	defer client.Close()
-	v, err := client.Reload(ctx)
-	var api *server.APIError
-	if errors.As(err, &api) && api.Status == http.StatusUnprocessableEntity {
-		return exit(exitUsage, fmt.Errorf("the configuration was refused, the one before it stays in force:\n%s", api.Message))
+	api := agent.client(env.getenv)
+	defer api.Close()
+	v, err := api.Reload(ctx)
+	var refused *client.APIError
+	if errors.As(err, &refused) && refused.Status == http.StatusUnprocessableEntity {
+		return exit(exitUsage, fmt.Errorf("the configuration was refused, the one before it stays in force:\n%s", refused.Message))
 	}
 	if err != nil {
 		return err

@@ -15,11 +15,18 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
+	"berth/internal/latest"
+	"berth/internal/statedir"
 	"berth/pkg/config"
 	"berth/pkg/discovery"
+	"berth/pkg/discovery/docker"
 	"berth/pkg/host"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -92,15 +99,15 @@ type agent struct {
 	log       *zap.Logger
 	dry       bool // changes nothing: neither AWS nor the state directory
 	registry  *prometheus.Registry
-	ledger    *registrar.Ledger
+	ledger    *ledger.Ledger
 	notices   *host.Notices
 	engine    discovery.Engine
-	pacer     *registrar.Pacer
+	pacer     *pacer.Pacer
 	life      *life
 	watcher   *discovery.Watcher
 	registrar *registrar.Registrar
 	server    *server.Server
-	seen      server.Latest[discovery.Snapshot]
+	seen      latest.Value[discovery.Snapshot]
 }
 
 // settings is one generation of the configuration: what its groups are to discovery and to the registrar.
@@ -172,7 +179,7 @@ func (a *agent) build(ctx context.Context) error {
 		return exit(exitUsage, err)
 	}
 	a.ledger, err = a.openLedger(bootID)
-	if errors.Is(err, registrar.ErrLocked) {
+	if errors.Is(err, statedir.ErrLocked) {
 		return exit(exitLocked, err)
 	} else if err != nil {
 		return exit(exitFailure, err)
@@ -181,7 +188,7 @@ func (a *agent) build(ctx context.Context) error {
 		Override: host.Override{InstanceID: a.cfg.InstanceID, Region: a.cfg.Region}, AWS: metadata,
 	})
 	metrics := registrar.NewMetrics(a.registry)
-	a.pacer = registrar.NewPacer(metrics.PacerInterval)
+	a.pacer = pacer.New(metrics.PacerInterval)
 	a.registrar = registrar.New(a.connect, a.ledger, registrar.Options{
 		Log: a.log, Metrics: metrics, Pacer: a.pacer, BootID: bootID, DryRun: a.dry,
 		WriteTimeout: a.cfg.AWS.WriteTimeout, ReadTimeout: a.cfg.AWS.ReadTimeout, Peers: a.cfg.AWS.Peers,
@@ -195,12 +202,12 @@ func (a *agent) build(ctx context.Context) error {
 }
 
 // openLedger takes the state directory; a dry run reads it and leaves it alone.
-func (a *agent) openLedger(bootID string) (*registrar.Ledger, error) {
+func (a *agent) openLedger(bootID string) (*ledger.Ledger, error) {
 	if a.dry {
-		ledger, err := registrar.PeekLedger(a.cfg.StateDir)
+		ledger, err := ledger.Peek(a.cfg.StateDir)
 		return ledger, stateError(a.cfg.StateDir, err)
 	}
-	ledger, err := registrar.OpenLedger(a.cfg.StateDir, bootID, registrar.LedgerOptions{Log: a.log, Metrics: registrar.NewLedgerMetrics(a.registry)})
+	ledger, err := ledger.Open(a.cfg.StateDir, bootID, ledger.Options{Log: a.log, Metrics: ledger.NewMetrics(a.registry)})
 	return ledger, stateError(a.cfg.StateDir, err)
 }
 
@@ -223,19 +230,19 @@ func (a *agent) listen(ctx context.Context) (*server.Server, error) {
 }
 
 // checks are the lines of /readyz that nobody else has.
-func (a *agent) checks() []server.Check {
-	ledger := server.Check{Name: "ledger", OK: true, Detail: "on disk"}
+func (a *agent) checks() []status.Check {
+	ledger := status.Check{Name: "ledger", OK: true, Detail: "on disk"}
 	if err := a.ledger.Err(); err != nil {
-		ledger = server.Check{
+		ledger = status.Check{
 			Name: "ledger", Detail: err.Error(), Change: "make room on the disk of " + a.cfg.StateDir + ", and let user berth write there",
 		}
 	}
-	checks := []server.Check{ledger}
+	checks := []status.Check{ledger}
 	if s, _ := a.notices.Snapshot(); silent(s) {
-		checks = append(checks, server.Check{Name: "metadata", Detail: s.Waiting + lasting(s.Since), Change: s.Change})
+		checks = append(checks, status.Check{Name: "metadata", Detail: s.Waiting + lasting(s.Since), Change: s.Change})
 	}
 	if refused := a.refusedReload(); refused != nil {
-		checks = append(checks, server.Check{
+		checks = append(checks, status.Check{
 			Name: "configuration", Detail: "the last reload was refused, the configuration before it is in force: " + refused.Error(),
 			Change: "correct the configuration and reload",
 		})
@@ -285,7 +292,7 @@ func (a *agent) publish(s *discovery.Snapshot) {
 
 func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 	if a.engine == nil {
-		engine, err := discovery.NewDocker("unix://" + a.cfg.Docker.Socket)
+		engine, err := docker.New("unix://" + a.cfg.Docker.Socket)
 		if err != nil {
 			return nil, err
 		}
@@ -306,11 +313,11 @@ func (a *agent) newWatcher(bootID string) (*discovery.Watcher, error) {
 // admittedOf returns which runs have been registered in this boot, by the keys of the configuration that mean their groups:
 // the ledger's own key may have been renamed since, or be one of two. A boot that is not known counts as this one: the run
 // itself says whether it is over.
-func admittedOf(entries []registrar.Entry, groups []config.Group, bootID string) map[string][]target.Run {
+func admittedOf(entries []ledger.Entry, groups []config.Group, bootID string) map[string][]target.Run {
 	admitted := map[string][]target.Run{}
 	for i := range entries {
 		e := &entries[i]
-		if e.BootID != bootID || e.Phase != registrar.Registered {
+		if e.BootID != bootID || e.Phase != ledger.Registered {
 			continue
 		}
 		for _, g := range groups {
@@ -349,9 +356,9 @@ func (r readOnly) Load() ([]discovery.Drain, error) { return r.file.Peek() }
 func (readOnly) Save([]discovery.Drain) error { return nil }
 
 // hostStatus is what the status shows of this host.
-func (a *agent) hostStatus() server.Host {
+func (a *agent) hostStatus() status.Host {
 	s, _ := a.notices.Snapshot()
-	h := server.Host{}
+	h := status.Host{}
 	h.CredentialsErr, h.CredentialsChange = a.registrar.CredentialsErr()
 	h.Notices = s.Notices
 	if s.Identity == nil {
@@ -368,10 +375,10 @@ func (a *agent) hostStatus() server.Host {
 }
 
 // registrarGroups is the registrar's half of the configured groups.
-func registrarGroups(cfg *config.Config) []registrar.Group {
-	out := make([]registrar.Group, len(cfg.Groups))
+func registrarGroups(cfg *config.Config) []elb.Group {
+	out := make([]elb.Group, len(cfg.Groups))
 	for i, g := range cfg.Groups {
-		out[i] = registrar.Group{Key: g.Key, Name: g.Name, ARN: g.ARN, Ownership: registrar.Ownership(g.Ownership), Source: g.Source}
+		out[i] = elb.Group{Key: g.Key, Name: g.Name, ARN: g.ARN, Ownership: elb.Ownership(g.Ownership), Source: g.Source}
 	}
 	return out
 }

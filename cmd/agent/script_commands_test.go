@@ -20,7 +20,8 @@ import (
 	"berth/pkg/config"
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -192,17 +193,17 @@ func scriptDockerDown(ts *testscript.TestScript, _ bool, _ []string) {
 func scriptAge(ts *testscript.TestScript, _ bool, _ []string) {
 	const before = "00000000-0000-4000-8000-000000000000"
 	h, dir := hostOf(ts), ts.Getenv("STATE")
-	old, err := registrar.PeekLedger(dir)
+	old, err := ledger.Peek(dir)
 	ts.Check(err)
 	ts.Check(os.Remove(filepath.Join(dir, "ledger.json")))
-	ledger, err := registrar.OpenLedger(dir, before, registrar.LedgerOptions{})
+	kept, err := ledger.Open(dir, before, ledger.Options{})
 	ts.Check(err)
-	ledger.Claim(registrar.Self{InstanceID: testInstance, Region: h.sim.Region()})
+	kept.Claim(elb.Self{InstanceID: testInstance, Region: h.sim.Region()})
 	for _, e := range old.Entries() {
 		e.BootID = before
-		ts.Check(ledger.Intend(context.Background(), []registrar.Entry{e}))
+		ts.Check(kept.Intend(context.Background(), []ledger.Entry{e}))
 	}
-	ts.Check(ledger.Close())
+	ts.Check(kept.Close())
 }
 
 // scriptAs runs a command in a process of its own, as another user if need be: there it finds its engine on the socket

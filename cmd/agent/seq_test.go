@@ -6,7 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
+	"berth/pkg/status"
 )
 
 // Commands hold a Seq while the agent is restarted: the next agent has acted on what it stands for at once, not after as
@@ -14,16 +15,16 @@ import (
 func TestAgent_seqGoesOn(t *testing.T) {
 	account(t, "web")
 	dir := t.TempDir()
-	client := server.NewClient(filepath.Join(dir, "b.sock"), "")
-	defer client.Close()
+	api := client.New(filepath.Join(dir, "b.sock"), "")
+	defer api.Close()
 	stop := beginRun(t, dir)
 	var last uint64
 	for range 3 { // each is published
-		drained, err := client.Drain(t.Context(), server.DrainRequestV1{Host: true})
+		drained, err := api.Drain(t.Context(), status.DrainRequestV1{Host: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.Undrain(t.Context(), ""); err != nil {
+		if _, err := api.Undrain(t.Context(), ""); err != nil {
 			t.Fatal(err)
 		}
 		if drained.Seq <= last {
@@ -39,7 +40,7 @@ func TestAgent_seqGoesOn(t *testing.T) {
 	stop()
 	defer beginRun(t, dir)()
 	for {
-		s, err := client.Status(t.Context(), server.StatusQuery{})
+		s, err := api.Status(t.Context(), client.StatusQuery{})
 		if err == nil && s.Seq > 0 {
 			if s.Seq < result.Drains[0].Seq || s.Seq >= 1<<53 {
 				t.Errorf("the next agent begins with seq %d; want at least %d, that a JSON number can hold", s.Seq, result.Drains[0].Seq)

@@ -12,11 +12,14 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"berth/pkg/client"
 	"berth/pkg/config"
 	"berth/pkg/discovery"
 	"berth/pkg/host"
 	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/status"
 )
 
 const (
@@ -98,16 +101,16 @@ func (c *shutdownDrain) run(ctx context.Context) error {
 // byAgent has the running agent drain the host. An *exitError is its last word; any other says that the agent could not
 // be had.
 func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) error {
-	client := c.agent.client(c.env.getenv)
-	defer client.Close()
+	api := c.agent.client(c.env.getenv)
+	defer api.Close()
 	asking, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
-	before, err := client.Status(asking, server.StatusQuery{})
+	before, err := api.Status(asking, client.StatusQuery{})
 	if err != nil {
 		return err
 	}
 	begun := time.Now()
-	drained, err := client.Drain(asking, server.DrainRequestV1{Host: true, Cause: discovery.CauseShutdown, Reason: "the host shuts down"})
+	drained, err := api.Drain(asking, status.DrainRequestV1{Host: true, Cause: discovery.CauseShutdown, Reason: "the host shuts down"})
 	if err != nil {
 		return err
 	}
@@ -120,7 +123,7 @@ func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) error {
 	report := newReporter(c.env)
 	following, cancel := context.WithDeadline(ctx, d.latest.Add(answerPatience))
 	defer cancel()
-	if err := (&departures{report: report, all: []*departure{d}}).follow(following, client); err != nil {
+	if err := (&departures{report: report, all: []*departure{d}}).follow(following, api); err != nil {
 		return err
 	}
 	report.clear()
@@ -140,19 +143,19 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 	if err != nil {
 		return exit(exitFailure, err)
 	}
-	ledger, err := registrar.OpenLedger(cfg.StateDir, readBootID(), registrar.LedgerOptions{Log: log})
+	kept, err := ledger.Open(cfg.StateDir, readBootID(), ledger.Options{Log: log})
 	if err != nil {
 		// An agent that hangs holds it, or the disk does not let itself be written. What is on it can be read.
 		log.Warn("ledger is only read", zap.Error(err))
-		ledger, err = registrar.PeekLedger(cfg.StateDir)
+		kept, err = ledger.Peek(cfg.StateDir)
 	}
 	if err != nil {
 		return exit(exitFailure, stateError(cfg.StateDir, err))
 	}
 	removing, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(latest)/removalShare))
 	defer cancel()
-	removed, settle, err := removeAllOf(removing, cfg, ledger, log)
-	if closing := ledger.Close(); closing != nil {
+	removed, settle, err := removeAllOf(removing, cfg, kept, log)
+	if closing := kept.Close(); closing != nil {
 		log.Warn("ledger is not complete on disk", zap.Error(closing))
 	}
 	fmt.Fprintf(c.env.stdout, "deregistered %d targets\n", removed)
@@ -168,8 +171,8 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 
 // removeAllOf deregisters every target of this host that the ledger holds. It returns how many it could, and how long
 // their load balancers take to settle.
-func removeAllOf(ctx context.Context, cfg *config.Config, ledger *registrar.Ledger, log *zap.Logger) (int, time.Duration, error) {
-	if len(registrar.Stale(ledger.Entries(), anyBoot)) == 0 {
+func removeAllOf(ctx context.Context, cfg *config.Config, kept *ledger.Ledger, log *zap.Logger) (int, time.Duration, error) {
+	if len(ledger.Stale(kept.Entries(), anyBoot)) == 0 {
 		return 0, 0, nil
 	}
 	metadata, err := metadataSettings(ctx)
@@ -181,7 +184,7 @@ func removeAllOf(ctx context.Context, cfg *config.Config, ledger *registrar.Ledg
 		return 0, 0, fmt.Errorf("learn this host's identity: %w", err)
 	}
 	self := selfOf(id)
-	held := registrar.Reachable(registrar.Stale(ledger.Claim(self), anyBoot), self, log)
+	held := registrar.Reachable(ledger.Stale(kept.Claim(self), anyBoot), self, log)
 	settle := time.Duration(0)
 	for i := range held {
 		settle = max(settle, settlingOf(held[i].Facts.Protocol))
@@ -190,6 +193,6 @@ func removeAllOf(ctx context.Context, cfg *config.Config, ledger *registrar.Ledg
 	if err != nil {
 		return 0, 0, err
 	}
-	removed, err := registrar.RemoveStale(ctx, registrar.NewAPI(aws), ledger, held, registrar.Options{Log: log, WriteTimeout: cfg.AWS.WriteTimeout})
+	removed, err := registrar.RemoveStale(ctx, elb.NewAPI(aws), kept, held, registrar.Options{Log: log, WriteTimeout: cfg.AWS.WriteTimeout})
 	return removed, settle, err
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/ledger"
 )
 
 // shutdown runs `berth shutdown-drain` on a system in that state, whose state and configuration are in dir.
@@ -76,12 +76,12 @@ func TestShutdownDrain_withoutAnAgent(t *testing.T) {
 			if got := len(sim.Registered("web")); got != c.left {
 				t.Errorf("%d targets left; want %d", got, c.left)
 			}
-			ledger, err := registrar.PeekLedger(dir)
+			kept, err := ledger.Peek(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.left == 0 && len(registrar.Stale(ledger.Entries(), anyBoot)) != 0 {
-				t.Errorf("the ledger still has %v", ledger.Entries())
+			if c.left == 0 && len(ledger.Stale(kept.Entries(), anyBoot)) != 0 {
+				t.Errorf("the ledger still has %v", kept.Entries())
 			}
 		})
 	}
@@ -114,7 +114,7 @@ func TestShutdownDrain_ledgerInUse(t *testing.T) {
 	sim := account(t, "web")
 	dir := t.TempDir()
 	registeredBy(t, dir, sim, simInstance, readBootID(), "web", 32768)
-	held, err := registrar.OpenLedger(dir, readBootID(), registrar.LedgerOptions{})
+	held, err := ledger.Open(dir, readBootID(), ledger.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

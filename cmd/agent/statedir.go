@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"berth/pkg/registrar"
+	"berth/internal/statedir"
 )
 
 // stateError adds to an error about the state directory what to change: it is what a first start without systemd, or one
@@ -22,7 +22,7 @@ func stateError(dir string, err error) error {
 		return nil
 	case errors.Is(err, syscall.ENOTDIR), statErr == nil && !info.IsDir():
 		return fmt.Errorf("%w; name a directory: --state-dir, BERTH_STATE_DIR, or state_dir in the configuration", err)
-	case !errors.Is(err, fs.ErrPermission) && !errors.Is(err, registrar.ErrUnsafe):
+	case !errors.Is(err, fs.ErrPermission) && !errors.Is(err, statedir.ErrUnsafe):
 		return err
 	case statErr != nil && errors.Is(statErr, fs.ErrNotExist):
 		return fmt.Errorf("%w; user %s may not make the directory: make it (install -d -o %s -m 0750 %s), or name another with --state-dir", err, me, me, dir)
@@ -30,7 +30,7 @@ func stateError(dir string, err error) error {
 		return fmt.Errorf("%w; user %s may not look into the directories above it: run this as root, or as the agent's user", err, me)
 	}
 	owner := ownerOf(info)
-	if owner == me || errors.Is(err, registrar.ErrUnsafe) {
+	if owner == me || errors.Is(err, statedir.ErrUnsafe) {
 		return fmt.Errorf("%w; all in it must be files that user %s owns and may write: chown -R %s %s && chmod -R u+rwX %s", err, owner, owner, dir, dir)
 	}
 	return fmt.Errorf("%w; it belongs to user %s and this runs as %s: run it as %s, or give it away (chown -R %s %s)", err, owner, me, owner, me, dir)

@@ -12,7 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
+	"berth/pkg/status"
 )
 
 const (
@@ -56,12 +57,12 @@ unknown; 5 the agent does not answer.`,
 }
 
 func (c *statusCommand) run(ctx context.Context, refs []string) error {
-	client := c.agent.client(c.env.getenv)
-	defer client.Close()
+	api := c.agent.client(c.env.getenv)
+	defer api.Close()
 	if c.watch {
-		return c.follow(ctx, client, refs)
+		return c.follow(ctx, api, refs)
 	}
-	s, err := client.Status(ctx, server.StatusQuery{})
+	s, err := api.Status(ctx, client.StatusQuery{})
 	if err != nil {
 		return err
 	}
@@ -73,12 +74,12 @@ func (c *statusCommand) run(ctx context.Context, refs []string) error {
 
 // follow prints the status at each change until the context ends. Once it has been answered it outlives the agent:
 // during an upgrade is when one watches.
-func (c *statusCommand) follow(ctx context.Context, client *server.Client, refs []string) error {
+func (c *statusCommand) follow(ctx context.Context, api *client.Client, refs []string) error {
 	show := displayOf(c.env.stdout, c.env.getenv)
-	query := server.StatusQuery{Follow: []string{"*"}}
+	query := client.StatusQuery{Follow: []string{"*"}}
 	answered, lost := false, false
 	for {
-		s, err := client.Status(ctx, query)
+		s, err := api.Status(ctx, query)
 		switch {
 		case ended(ctx):
 			return nil
@@ -108,7 +109,7 @@ func (c *statusCommand) follow(ctx context.Context, client *server.Client, refs 
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // redraw shows a status that has changed; on a terminal one that has not, too, for its ages.
-func (c *statusCommand) redraw(show display, s server.StatusV1, refs []string, changed bool) error {
+func (c *statusCommand) redraw(show display, s status.V1, refs []string, changed bool) error {
 	if !changed && (!show.tty || c.asJSON) {
 		return nil
 	}
@@ -122,7 +123,7 @@ func (c *statusCommand) redraw(show display, s server.StatusV1, refs []string, c
 }
 
 // draw replaces what a terminal shows, in one write so that it does not flicker; elsewhere it appends.
-func (c *statusCommand) draw(show display, s *server.StatusV1) error {
+func (c *statusCommand) draw(show display, s *status.V1) error {
 	var frame bytes.Buffer
 	if show.tty && !c.asJSON {
 		frame.WriteString("\x1b[H\x1b[2J")
@@ -137,11 +138,11 @@ func (c *statusCommand) draw(show display, s *server.StatusV1) error {
 	return err
 }
 
-func (c *statusCommand) print(w io.Writer, s *server.StatusV1) error {
+func (c *statusCommand) print(w io.Writer, s *status.V1) error {
 	return c.printTo(w, displayOf(w, c.env.getenv), s)
 }
 
-func (c *statusCommand) printTo(w io.Writer, show display, s *server.StatusV1) error {
+func (c *statusCommand) printTo(w io.Writer, show display, s *status.V1) error {
 	if c.asJSON {
 		return json.NewEncoder(w).Encode(s)
 	}
@@ -162,11 +163,11 @@ var errUnknown = errors.New("see berth status --all, docker ps")
 
 // selectRows returns the rows of the named containers, all where none is named. With an error that wraps errUnknown it
 // returns those that it has found.
-func selectRows(all []server.Row, refs []string) ([]server.Row, error) {
+func selectRows(all []status.Row, refs []string) ([]status.Row, error) {
 	if len(refs) == 0 {
 		return all, nil
 	}
-	kept := []server.Row{}
+	kept := []status.Row{}
 	var unknown error
 	for _, ref := range refs {
 		rows, err := rowsOf(all, ref)
@@ -178,6 +179,6 @@ func selectRows(all []server.Row, refs []string) ([]server.Row, error) {
 		}
 		kept = append(kept, rows...)
 	}
-	slices.SortFunc(kept, server.Row.Compare)
-	return slices.CompactFunc(kept, func(a, b server.Row) bool { return a.Compare(b) == 0 }), unknown
+	slices.SortFunc(kept, status.Row.Compare)
+	return slices.CompactFunc(kept, func(a, b status.Row) bool { return a.Compare(b) == 0 }), unknown
 }

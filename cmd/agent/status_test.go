@@ -18,7 +18,8 @@ import (
 	"berth/pkg/discovery"
 	"berth/pkg/host"
 	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -93,7 +94,7 @@ func TestStatus_trouble(t *testing.T) {
 		Drains: []discovery.Drain{{ID: "1", Cause: "operator", By: "root", Since: testStart}, {ID: "2", Container: "c"}},
 	})
 	a.reg.Set(&registrar.Snapshot{
-		Connected: true, Self: registrar.Self{InstanceID: testInstance},
+		Connected: true, Self: elb.Self{InstanceID: testInstance},
 		Groups: []registrar.GroupStatus{{
 			Keys: []string{"web"}, State: registrar.StateDenied, Tried: true, Err: "AccessDenied: no", Change: "attach the policy",
 		}},
@@ -113,7 +114,7 @@ func TestStatus_json(t *testing.T) {
 	a := newShownAgent(t)
 	a.mixed()
 	code, out, _ := a.run(t.Context(), "status", "--json")
-	var s server.StatusV1
+	var s status.V1
 	if err := json.Unmarshal([]byte(out), &s); err != nil || code != 0 || len(s.Rows) != 4 || s.API != "v1" {
 		t.Errorf("got %d %s, %v; want the whole status", code, out, err)
 	}
@@ -183,7 +184,7 @@ func TestStatus_watch(t *testing.T) {
 func TestStatusCommand_draw_terminal(t *testing.T) {
 	var out bytes.Buffer
 	c := &statusCommand{env: &environment{stdout: &out}}
-	if err := c.draw(display{width: 80, tty: true}, &server.StatusV1{}); err != nil {
+	if err := c.draw(display{width: 80, tty: true}, &status.V1{}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(out.String(), "\x1b[H\x1b[2J") {
@@ -192,7 +193,7 @@ func TestStatusCommand_draw_terminal(t *testing.T) {
 }
 
 func TestTable_colours(t *testing.T) {
-	rows := []server.Row{{State: server.Healthy}, {State: server.Refused, Why: "no"}, {State: server.Initial}, {State: server.Drained}}
+	rows := []status.Row{{State: status.Healthy}, {State: status.Refused, Why: "no"}, {State: status.Initial}, {State: status.Drained}}
 	var out bytes.Buffer
 	tb := &table{w: &out, show: display{colour: true}, now: testStart}
 	tb.rows(rows, testInstance)
@@ -210,9 +211,9 @@ func TestTable_colours(t *testing.T) {
 
 // On a narrow terminal the instance's own id goes first, then the sentences move below.
 func TestTable_rows_narrow(t *testing.T) {
-	rows := []server.Row{{
+	rows := []status.Row{{
 		Run: testRun("web-1"), Group: "web", ContainerPort: target.PortProto{Port: 8080},
-		Target: target.Target{ID: testInstance, Port: 32768}, State: server.Unhealthy, Since: testStart,
+		Target: target.Target{ID: testInstance, Port: 32768}, State: status.Unhealthy, Since: testStart,
 		Why: "its health checks get no answer in time",
 	}}
 	for width, want := range map[int]string{
@@ -236,12 +237,12 @@ func TestTable_rows_narrow(t *testing.T) {
 // Whatever containers and labels hold, nothing of it reaches the terminal as a control sequence.
 func TestTable_escapes(t *testing.T) {
 	evil := "\x1b]0;pwned\x07\u009b2J\x9b2J"
-	s := server.StatusV1{
-		Agent:     server.AgentV1{Build: server.Build{Version: evil}},
-		Host:      server.Host{InstanceID: evil, Region: evil},
-		Readiness: server.Readiness{Checks: []server.Check{{Name: evil, Detail: evil, Change: evil}}},
-		Drains:    []server.DrainV1{{Cause: evil, By: evil}},
-		Rows:      []server.Row{{Run: target.Run{ID: "x", Name: evil}, Group: evil, State: server.Refused, Why: evil, Change: evil}},
+	s := status.V1{
+		Agent:     status.AgentV1{Build: status.Build{Version: evil}},
+		Host:      status.Host{InstanceID: evil, Region: evil},
+		Readiness: status.Readiness{Checks: []status.Check{{Name: evil, Detail: evil, Change: evil}}},
+		Drains:    []status.DrainV1{{Cause: evil, By: evil}},
+		Rows:      []status.Row{{Run: target.Run{ID: "x", Name: evil}, Group: evil, State: status.Refused, Why: evil, Change: evil}},
 	}
 	var out bytes.Buffer
 	c := &statusCommand{env: &environment{}}
@@ -298,7 +299,7 @@ func (brokenPipe) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestStatus_brokenPipe(t *testing.T) {
 	c := &statusCommand{env: &environment{getenv: func(string) string { return "" }}}
-	if err := c.print(brokenPipe{}, &server.StatusV1{}); !errors.Is(err, io.ErrClosedPipe) {
+	if err := c.print(brokenPipe{}, &status.V1{}); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("got %v; want the error of writing", err)
 	}
 }
@@ -344,13 +345,13 @@ func TestStatus_watch_outlives(t *testing.T) {
 // No line is wider than the terminal, as long as the columns before the sentences fit.
 func TestTable_rows_fit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var rows []server.Row
+		var rows []status.Row
 		for range rapid.IntRange(0, 5).Draw(t, "rows") {
-			rows = append(rows, server.Row{
+			rows = append(rows, status.Row{
 				Run:    target.Run{ID: "x", Name: rapid.StringMatching(`[a-z]{1,14}`).Draw(t, "name")},
 				Group:  rapid.StringMatching(`[a-z]{1,10}`).Draw(t, "group"),
 				Target: target.Target{ID: testInstance, Port: 32768},
-				State:  rapid.SampledFrom(server.States()).Draw(t, "state"),
+				State:  rapid.SampledFrom(status.States()).Draw(t, "state"),
 				Why:    rapid.StringMatching(`([a-z]{1,12} ){0,20}`).Draw(t, "why"),
 				Change: rapid.StringMatching(`([a-z]{1,12} ){0,20}`).Draw(t, "change"),
 			})
@@ -370,12 +371,12 @@ func TestTable_rows_fit(t *testing.T) {
 func TestTable_header_host(t *testing.T) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	var out bytes.Buffer
-	s := &server.StatusV1{
-		Agent: server.AgentV1{Build: server.Build{Version: "1"}}, Readiness: server.Readiness{Ready: true},
-		Host: server.Host{InstanceID: testInstance, Notices: []host.Notice{
+	s := &status.V1{
+		Agent: status.AgentV1{Build: status.Build{Version: "1"}}, Readiness: status.Readiness{Ready: true},
+		Host: status.Host{InstanceID: testInstance, Notices: []host.Notice{
 			{Kind: host.Maintenance, Action: "system-reboot", Deadline: now.Add(time.Hour)}, {Kind: host.Spot, Action: "terminate"},
 		}},
-		Drains: []server.DrainV1{{Cause: "operator", By: "alice", Reason: "new kernel", Since: now.Add(-3 * time.Hour)}, {Container: "c", Cause: "operator"}},
+		Drains: []status.DrainV1{{Cause: "operator", By: "alice", Reason: "new kernel", Since: now.Add(-3 * time.Hour)}, {Container: "c", Cause: "operator"}},
 	}
 	(&table{w: &out, now: now}).header(s)
 	want := "berth 1 on " + testInstance + ": ready\n" +

@@ -13,8 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"berth/pkg/client"
 	"berth/pkg/config"
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // stopResult is what `berth stop --json` prints of one container.
@@ -44,7 +45,7 @@ type stopCommand struct {
 	force   bool
 	asJSON  bool
 
-	client  *server.Client
+	client  *client.Client
 	engine  *stopper
 	report  *reporter
 	stops   []*stop
@@ -54,7 +55,7 @@ type stopCommand struct {
 // stop is one container on its way.
 type stop struct {
 	departure
-	held *server.Held
+	held *client.Held
 	once sync.Once // who speaks first of the agent's going away and of the departure's end
 
 	mu     sync.Mutex // guards result: Docker is waited for in a goroutine of its own
@@ -81,7 +82,7 @@ func (f *leaveFlags) check() error {
 }
 
 // latest is when a departure is waited for no longer.
-func (f *leaveFlags) latest(begun time.Time, d server.DrainedV1) time.Time {
+func (f *leaveFlags) latest(begun time.Time, d status.DrainedV1) time.Time {
 	if f.cmd.Flags().Changed("max-wait") {
 		return begun.Add(f.maxWait)
 	}
@@ -163,13 +164,13 @@ func (c *stopCommand) run(ctx context.Context, refs []string) error {
 
 // takeOut drains every container, or none: a name that is wrong among many stops nothing.
 func (c *stopCommand) takeOut(ctx context.Context, refs []string) error {
-	before, err := c.client.Status(ctx, server.StatusQuery{})
+	before, err := c.client.Status(ctx, client.StatusQuery{})
 	if err != nil {
 		return err
 	}
 	for _, ref := range refs {
 		begun := time.Now()
-		held, err := c.client.Hold(ctx, server.DrainRequestV1{Container: ref, Reason: "berth stop"})
+		held, err := c.client.Hold(ctx, status.DrainRequestV1{Container: ref, Reason: "berth stop"})
 		if err != nil {
 			return aboutContainer(ref, err)
 		}
@@ -192,7 +193,7 @@ func (c *stopCommand) takeOut(ctx context.Context, refs []string) error {
 
 // aboutContainer says of which container an answer is.
 func aboutContainer(ref string, err error) error {
-	var api *server.APIError
+	var api *client.APIError
 	if errors.As(err, &api) {
 		return exit(exitFailure, fmt.Errorf("%s: %s", ref, plain(api.Message)))
 	}
@@ -235,7 +236,7 @@ func (c *stopCommand) left(ctx context.Context, d *departure) {
 // has been asked, the container goes.
 func (c *stopCommand) halt(ctx context.Context, s *stop) {
 	why := s.why
-	kept, err := c.client.Drain(ctx, server.DrainRequestV1{Container: s.run.ID, Hold: "run", Reason: "berth stop"})
+	kept, err := c.client.Drain(ctx, status.DrainRequestV1{Container: s.run.ID, Hold: "run", Reason: "berth stop"})
 	if err == nil && !kept.Run.Same(s.run) {
 		err = errors.New("it was restarted meanwhile")
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // TestLeaveFlags_latest: the flag decides, else the agent's configuration, of which a zero is a zero; the default is for an
@@ -31,7 +31,7 @@ func TestLeaveFlags_latest(t *testing.T) {
 		if err := cmd.ParseFlags(c.args); err != nil {
 			t.Fatal(err)
 		}
-		if got := f.latest(begun, server.DrainedV1{MaxWait: c.agents}).Sub(begun); got != c.want {
+		if got := f.latest(begun, status.DrainedV1{MaxWait: c.agents}).Sub(begun); got != c.want {
 			t.Errorf("%s: it waits %s; want %s", name, got, c.want)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 
 	"berth/pkg/host"
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // minWhy is the narrowest column in which a sentence can still be read; below, it gets lines of its own.
@@ -36,14 +36,14 @@ func (t *table) paint(state, text string) string {
 		return text
 	}
 	var code string
-	switch server.State(state) {
-	case server.Healthy:
+	switch status.State(state) {
+	case status.Healthy:
 		code = "32" // green
-	case server.Unhealthy, server.Blocked, server.Refused:
+	case status.Unhealthy, status.Blocked, status.Refused:
 		code = "31" // red
-	case server.Registering, server.Registered, server.Initial, server.Unused, server.Unavailable, server.Unclaimed:
+	case status.Registering, status.Registered, status.Initial, status.Unused, status.Unavailable, status.Unclaimed:
 		code = "33" // yellow
-	case server.Draining, server.Leaving, server.Drained, server.NotYet, server.Ignored:
+	case status.Draining, status.Leaving, status.Drained, status.NotYet, status.Ignored:
 		code = "2" // dim
 	default:
 		return text
@@ -52,7 +52,7 @@ func (t *table) paint(state, text string) string {
 }
 
 // header writes what is about the host: who it is, and everything that is not as it should be.
-func (t *table) header(s *server.StatusV1) {
+func (t *table) header(s *status.V1) {
 	where := s.Host.InstanceID
 	if where == "" {
 		where = "an instance that is not identified yet"
@@ -120,11 +120,11 @@ var columns = []string{"CONTAINER", "PORT", "GROUP", "TARGET", "STATE", "SINCE"}
 const stateColumn = 4
 
 // rows writes one line a row, and under it as many as its sentence needs.
-func (t *table) rows(rows []server.Row, instanceID string) {
-	cells := t.cells(rows, func(r *server.Row) string { return r.Target.String() })
+func (t *table) rows(rows []status.Row, instanceID string) {
+	cells := t.cells(rows, func(r *status.Row) string { return r.Target.String() })
 	if t.show.width > 0 && sum(widths(cells))+minWhy > t.show.width {
 		// The instance's own id is in the header: it is what can be shortened without a loss.
-		cells = t.cells(rows, func(r *server.Row) string {
+		cells = t.cells(rows, func(r *status.Row) string {
 			return strings.Replace(r.Target.String(), instanceID, "i-…", 1)
 		})
 	}
@@ -178,7 +178,7 @@ func (t *table) row(cells string, sentences []string, indent, room int, below bo
 	}
 }
 
-func (t *table) cells(rows []server.Row, targetOf func(*server.Row) string) [][]string {
+func (t *table) cells(rows []status.Row, targetOf func(*status.Row) string) [][]string {
 	cells := [][]string{columns}
 	for i := range rows {
 		r := &rows[i]
@@ -205,8 +205,8 @@ func (t *table) cells(rows []server.Row, targetOf func(*server.Row) string) [][]
 }
 
 // why is what is worth reading about a row: nothing where all is well.
-func why(r *server.Row) []string {
-	if r.State == server.Healthy {
+func why(r *status.Row) []string {
+	if r.State == status.Healthy {
 		return nil
 	}
 	out := []string{plain(r.Why)}
@@ -289,16 +289,16 @@ func (t *table) footer(hidden int) {
 }
 
 // visible drops the rows of containers that ask for nothing, and counts the containers it dropped.
-func visible(rows []server.Row, all bool) ([]server.Row, int) {
+func visible(rows []status.Row, all bool) ([]status.Row, int) {
 	if all {
 		return rows, 0
 	}
 	dropped := map[string]struct{}{}
-	kept := slices.DeleteFunc(slices.Clone(rows), func(r server.Row) bool {
-		if r.State == server.Ignored {
+	kept := slices.DeleteFunc(slices.Clone(rows), func(r status.Row) bool {
+		if r.State == status.Ignored {
 			dropped[r.Run.ID] = struct{}{}
 		}
-		return r.State == server.Ignored
+		return r.State == status.Ignored
 	})
 	return kept, len(dropped)
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // date is the commit's, RFC 3339; set by the linker as version and revision are.
@@ -17,14 +17,14 @@ var date string
 
 // versionV1 is what `berth version --json` prints.
 type versionV1 struct {
-	server.Build
+	status.Build
 	Date     string `json:"date,omitempty"`
 	Platform string `json:"platform"`
 }
 
 // buildInfo says what runs: what the linker was told, else what the toolchain wrote into the binary.
-func buildInfo() server.Build {
-	b := server.Build{Version: version, Revision: revision, GoVersion: runtime.Version()}
+func buildInfo() status.Build {
+	b := status.Build{Version: version, Revision: revision, GoVersion: runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {

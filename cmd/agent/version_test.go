@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 func TestVersion(t *testing.T) {
@@ -31,9 +31,9 @@ func TestVersion(t *testing.T) {
 
 func TestVersionV1_line(t *testing.T) {
 	for want, v := range map[string]versionV1{
-		"berth 1.2.3 (go1.26, linux/arm64)":                        {server.Build{Version: "1.2.3", GoVersion: "go1.26"}, "2026-11-22", "linux/arm64"},
-		"berth 1.2.3 (revision 0123, go1.26, linux/arm64)":         {server.Build{Version: "1.2.3", Revision: "0123", GoVersion: "go1.26"}, "", "linux/arm64"},
-		"berth 1.2.3 (revision 0 of 2026-11-22, go1, linux/amd64)": {server.Build{Version: "1.2.3", Revision: "0", GoVersion: "go1"}, "2026-11-22", "linux/amd64"},
+		"berth 1.2.3 (go1.26, linux/arm64)":                        {status.Build{Version: "1.2.3", GoVersion: "go1.26"}, "2026-11-22", "linux/arm64"},
+		"berth 1.2.3 (revision 0123, go1.26, linux/arm64)":         {status.Build{Version: "1.2.3", Revision: "0123", GoVersion: "go1.26"}, "", "linux/arm64"},
+		"berth 1.2.3 (revision 0 of 2026-11-22, go1, linux/amd64)": {status.Build{Version: "1.2.3", Revision: "0", GoVersion: "go1"}, "2026-11-22", "linux/amd64"},
 	} {
 		if got := v.line(); got != want {
 			t.Errorf("got %q; want %q", got, want)

@@ -13,7 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
+	"berth/pkg/status"
 )
 
 const (
@@ -94,7 +95,7 @@ func (c *waitCommand) run(ctx context.Context, refs []string) error {
 		return &exitError{exitUsage, fmt.Errorf("--timeout %s: must be more than 0", c.timeout)}
 	}
 	for _, ref := range slices.Compact(slices.Sorted(slices.Values(refs))) {
-		c.containers = append(c.containers, &progress{Container: ref, Outcome: pending, Rows: []server.Row{}})
+		c.containers = append(c.containers, &progress{Container: ref, Outcome: pending, Rows: []status.Row{}})
 	}
 	client := c.agent.client(c.env.getenv)
 	defer client.Close()
@@ -113,12 +114,12 @@ func (c *waitCommand) run(ctx context.Context, refs []string) error {
 
 // poll asks until every container has reached the goal (nil), one never will (an exitError), the agent cannot be asked
 // from the start, or ctx ends.
-func (c *waitCommand) poll(ctx context.Context, client *server.Client) error {
-	var query server.StatusQuery
+func (c *waitCommand) poll(ctx context.Context, api *client.Client) error {
+	var query client.StatusQuery
 	deadline, _ := ctx.Deadline()
 	answered := false
 	for {
-		s, err := client.Status(ctx, query)
+		s, err := api.Status(ctx, query)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -135,7 +136,7 @@ func (c *waitCommand) poll(ctx context.Context, client *server.Client) error {
 			if done || err != nil {
 				return err
 			}
-			query = server.StatusQuery{Follow: c.groups(), After: s.Revision, Timeout: pollWait}
+			query = client.StatusQuery{Follow: c.groups(), After: s.Revision, Timeout: pollWait}
 		}
 		select {
 		case <-time.After(pollPause):
@@ -147,12 +148,12 @@ func (c *waitCommand) poll(ctx context.Context, client *server.Client) error {
 
 // busy reports whether the agent answered that it has too many clients.
 func busy(err error) bool {
-	var api *server.APIError
+	var api *client.APIError
 	return errors.As(err, &api) && api.Status == http.StatusServiceUnavailable
 }
 
 // judgeAll brings every container's progress up to date, and reports whether all have reached the goal.
-func (c *waitCommand) judgeAll(s *server.StatusV1, deadline time.Time) (bool, error) {
+func (c *waitCommand) judgeAll(s *status.V1, deadline time.Time) (bool, error) {
 	done := true
 	for _, p := range c.containers {
 		if err := p.judge(s, goal(c.goal), c.group); err != nil {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"berth/pkg/server"
+	"berth/pkg/status"
 )
 
 // outcome is where a container stands on its way to a goal.
@@ -26,7 +26,7 @@ type progress struct {
 	Outcome   outcome      `json:"outcome"`
 	Why       string       `json:"why"`
 	Change    string       `json:"change,omitempty"`
-	Rows      []server.Row `json:"rows"`
+	Rows      []status.Row `json:"rows"`
 
 	name     string    // once the agent has known it
 	seen     bool      // the agent has known it
@@ -48,12 +48,12 @@ func (p *progress) sentence() string {
 }
 
 // judge brings the progress up to date. An empty group means all of them. Its error is about the name.
-func (p *progress) judge(s *server.StatusV1, g goal, group string) error {
+func (p *progress) judge(s *status.V1, g goal, group string) error {
 	rows, err := rowsOf(s.Rows, p.Container)
 	if err != nil {
 		return err
 	}
-	p.Rows = []server.Row{}
+	p.Rows = []status.Row{}
 	for _, row := range rows {
 		if group == "" || row.Group == group || row.Group == "" {
 			p.Rows = append(p.Rows, row)
@@ -70,15 +70,15 @@ func (p *progress) judge(s *server.StatusV1, g goal, group string) error {
 	case goalDrained:
 		p.judgeDrained(s)
 	case goalRegistered:
-		p.judgeServing(func(st server.State) bool { return st.AtLoadBalancer() })
+		p.judgeServing(func(st status.State) bool { return st.AtLoadBalancer() })
 	case goalHealthy:
-		p.judgeServing(func(st server.State) bool { return st == server.Healthy })
+		p.judgeServing(func(st status.State) bool { return st == status.Healthy })
 	}
 	return nil
 }
 
 // absent is the progress of a container that the agent does not know (any more).
-func (p *progress) absent(s *server.StatusV1, g goal) {
+func (p *progress) absent(s *status.V1, g goal) {
 	if s.Seq == 0 { // since it was started: it knows no container yet
 		p.Outcome, p.Why, p.Change, p.absentAt = pending, unseen(s), "", time.Time{}
 		return
@@ -100,9 +100,9 @@ func (p *progress) absent(s *server.StatusV1, g goal) {
 }
 
 // judgeServing asks that every port be in a good state. Runs that are on their way out do not count beside a newer one.
-func (p *progress) judgeServing(good func(server.State) bool) {
+func (p *progress) judgeServing(good func(status.State) bool) {
 	rows := newestRun(p.Rows)
-	asking := slices.DeleteFunc(slices.Clone(rows), func(r server.Row) bool { return r.State == server.Ignored })
+	asking := slices.DeleteFunc(slices.Clone(rows), func(r status.Row) bool { return r.State == status.Ignored })
 	if len(asking) == 0 {
 		p.Outcome, p.Why = never, rows[0].Why
 		p.Change = cmp.Or(rows[0].Change, "label it (docker run -l berth.targets=GROUP ...) or write a rule")
@@ -112,7 +112,7 @@ func (p *progress) judgeServing(good func(server.State) bool) {
 	for i := range asking {
 		r := &asking[i]
 		switch {
-		case r.State == server.Refused:
+		case r.State == status.Refused:
 			p.Outcome, p.Why, p.Change = never, describe(r), r.Change
 			return
 		case !good(r.State) && p.Outcome == reached:
@@ -126,7 +126,7 @@ func (p *progress) judgeServing(good func(server.State) bool) {
 
 // judgeDrained asks that nothing of the container be wanted or known to a load balancer, and that its groups have acted
 // on that: a group that has not may be about to register it.
-func (p *progress) judgeDrained(s *server.StatusV1) {
+func (p *progress) judgeDrained(s *status.V1) {
 	for i := range p.Rows {
 		r := &p.Rows[i]
 		switch {
@@ -134,7 +134,7 @@ func (p *progress) judgeDrained(s *server.StatusV1) {
 			p.goneSeq = 0
 			p.Outcome, p.Why, p.Change = pending, "nothing drains it: "+describe(r), "run: berth drain "+p.Container
 			return
-		case (r.State == server.Leaving || r.State == server.Draining) && r.Target.ID != "":
+		case (r.State == status.Leaving || r.State == status.Draining) && r.Target.ID != "":
 			p.Outcome, p.Why, p.Change = pending, describe(r), r.Change
 			return
 		}
@@ -146,30 +146,30 @@ func (p *progress) judgeDrained(s *server.StatusV1) {
 }
 
 // settled is the progress of a container of which no row shows a target: why, once every group has acted on that.
-func (p *progress) settled(s *server.StatusV1, why string) {
+func (p *progress) settled(s *status.V1, why string) {
 	p.Outcome, p.Why, p.Change = reached, why, ""
-	if waiting := behind(s, p.goneSeq, len(p.Rows) == 0, func(g *server.GroupV1) bool { return concerns(p.Rows, g) }); waiting != "" {
+	if waiting := behind(s, p.goneSeq, len(p.Rows) == 0, func(g *status.GroupV1) bool { return concerns(p.Rows, g) }); waiting != "" {
 		p.Outcome, p.Why = pending, waiting
 	}
 }
 
 // concerns reports whether rows are about a group; a row without a group may be about any.
-func concerns(rows []server.Row, g *server.GroupV1) bool {
-	return slices.ContainsFunc(rows, func(r server.Row) bool {
+func concerns(rows []status.Row, g *status.GroupV1) bool {
+	return slices.ContainsFunc(rows, func(r status.Row) bool {
 		return r.Group == "" || slices.Contains(g.Keys, r.Group)
 	})
 }
 
 // newestRun keeps the rows of the run that started last.
-func newestRun(rows []server.Row) []server.Row {
-	newest := slices.MaxFunc(rows, func(a, b server.Row) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) })
-	return slices.DeleteFunc(slices.Clone(rows), func(r server.Row) bool {
+func newestRun(rows []status.Row) []status.Row {
+	newest := slices.MaxFunc(rows, func(a, b status.Row) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) })
+	return slices.DeleteFunc(slices.Clone(rows), func(r status.Row) bool {
 		return !r.Run.StartedAt.Equal(newest.Run.StartedAt)
 	})
 }
 
 // describe says where a row stands: "unhealthy in web: its health checks get no answer in time (Target.Timeout)".
-func describe(r *server.Row) string {
+func describe(r *status.Row) string {
 	where := ""
 	if r.Group != "" {
 		where = " in " + r.Group
@@ -183,7 +183,7 @@ func describe(r *server.Row) string {
 
 // advice is what to change. Where the load balancer cannot reach the port it names the ports that a security group must
 // let through: only this host knows them.
-func advice(r *server.Row) string {
+func advice(r *status.Row) string {
 	if r.Reason != "Target.Timeout" && r.Reason != "Target.FailedHealthChecks" {
 		return r.Change
 	}
@@ -195,7 +195,7 @@ func advice(r *server.Row) string {
 	return fmt.Sprintf("%s (Docker picks ports %s to %s on this host)", r.Change, ports[0], ports[1])
 }
 
-func groupsOf(rows []server.Row) string {
+func groupsOf(rows []status.Row) string {
 	var groups []string
 	for i := range rows {
 		groups = append(groups, cmp.Or(rows[i].Group, "-"))

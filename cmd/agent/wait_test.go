@@ -13,9 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"berth/pkg/client"
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/status"
 	"berth/pkg/target"
 )
 
@@ -23,69 +25,69 @@ func TestProgress_judge(t *testing.T) {
 	run := testRun("web-1")
 	older := run
 	older.StartedAt = run.StartedAt.Add(-time.Hour)
-	row := func(st server.State, change ...func(*server.Row)) server.Row {
-		r := server.Row{Run: run, Group: "web", ContainerPort: target.PortProto{Port: 8080}, State: st, Why: "because"}
+	row := func(st status.State, change ...func(*status.Row)) status.Row {
+		r := status.Row{Run: run, Group: "web", ContainerPort: target.PortProto{Port: 8080}, State: st, Why: "because"}
 		for _, c := range change {
 			c(&r)
 		}
 		return r
 	}
-	at := func(r *server.Row) { r.Target = target.Target{ID: testInstance, Port: 32768} }
-	in := func(group string) func(*server.Row) { return func(r *server.Row) { r.Group = group } }
-	old := func(r *server.Row) { r.Run = older }
-	acted := server.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 5}
-	behind := server.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 4}
-	untried := server.GroupV1{Keys: []string{"web"}, State: registrar.StateWaiting}
-	other := server.GroupV1{Keys: []string{"api"}, State: registrar.StateWaiting}
-	left := server.GroupV1{Keys: []string{}, Name: "old", State: registrar.StateWaiting}
-	denied := server.GroupV1{Keys: []string{"web"}, State: registrar.StateDenied, Tried: true}
-	elsewhere := server.GroupV1{Keys: []string{"api"}, State: registrar.StateOK, Tried: true, Seq: 1}
+	at := func(r *status.Row) { r.Target = target.Target{ID: testInstance, Port: 32768} }
+	in := func(group string) func(*status.Row) { return func(r *status.Row) { r.Group = group } }
+	old := func(r *status.Row) { r.Run = older }
+	acted := status.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 5}
+	behind := status.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 4}
+	untried := status.GroupV1{Keys: []string{"web"}, State: registrar.StateWaiting}
+	other := status.GroupV1{Keys: []string{"api"}, State: registrar.StateWaiting}
+	left := status.GroupV1{Keys: []string{}, Name: "old", State: registrar.StateWaiting}
+	denied := status.GroupV1{Keys: []string{"web"}, State: registrar.StateDenied, Tried: true}
+	elsewhere := status.GroupV1{Keys: []string{"api"}, State: registrar.StateOK, Tried: true, Seq: 1}
 
 	tests := map[string]struct {
 		goal   goal
 		group  string
-		rows   []server.Row
-		groups []server.GroupV1
+		rows   []status.Row
+		groups []status.GroupV1
 		want   outcome
 		why    string
 	}{
-		"registered":                      {goalRegistered, "", []server.Row{row(server.Initial, at)}, nil, reached, "initial in web"},
-		"registered, unhealthy":           {goalRegistered, "", []server.Row{row(server.Unhealthy, at)}, nil, reached, "unhealthy in web"},
-		"registering":                     {goalRegistered, "", []server.Row{row(server.Registering)}, nil, pending, "registering in web: because"},
-		"blocked may be unblocked":        {goalRegistered, "", []server.Row{row(server.Blocked)}, nil, pending, "blocked in web"},
-		"one of two":                      {goalRegistered, "", []server.Row{row(server.Healthy, at), row(server.NotYet, in("api"))}, nil, pending, "not_yet in api"},
-		"one of two, the other not asked": {goalRegistered, "web", []server.Row{row(server.Healthy, at), row(server.NotYet, in("api"))}, nil, reached, "healthy in web"},
-		"refused":                         {goalRegistered, "", []server.Row{row(server.Registering), row(server.Refused, in("api"))}, nil, never, "refused in api"},
-		"ignored":                         {goalHealthy, "", []server.Row{row(server.Ignored, in(""))}, nil, never, "because"},
-		"ignored in one":                  {goalHealthy, "", []server.Row{row(server.Healthy, at), row(server.Ignored, in("api"))}, nil, reached, "healthy in web"},
-		"healthy":                         {goalHealthy, "", []server.Row{row(server.Healthy, at)}, nil, reached, "healthy in web"},
-		"healthy in two":                  {goalHealthy, "", []server.Row{row(server.Healthy, at), row(server.Healthy, at, in("api"))}, nil, reached, "healthy in api, web"},
-		"initial is not healthy":          {goalHealthy, "", []server.Row{row(server.Initial, at)}, nil, pending, "initial in web"},
-		"the old run drains":              {goalHealthy, "", []server.Row{row(server.Draining, at, old), row(server.Healthy, at)}, nil, reached, "healthy in web"},
-		"drained by hand":                 {goalHealthy, "", []server.Row{row(server.Drained)}, nil, pending, "drained in web"},
-		"group of a whole":                {goalHealthy, "web", []server.Row{row(server.Refused, in(""))}, nil, never, "refused: because"},
+		"registered":                      {goalRegistered, "", []status.Row{row(status.Initial, at)}, nil, reached, "initial in web"},
+		"registered, unhealthy":           {goalRegistered, "", []status.Row{row(status.Unhealthy, at)}, nil, reached, "unhealthy in web"},
+		"registering":                     {goalRegistered, "", []status.Row{row(status.Registering)}, nil, pending, "registering in web: because"},
+		"blocked may be unblocked":        {goalRegistered, "", []status.Row{row(status.Blocked)}, nil, pending, "blocked in web"},
+		"one of two":                      {goalRegistered, "", []status.Row{row(status.Healthy, at), row(status.NotYet, in("api"))}, nil, pending, "not_yet in api"},
+		"one of two, the other not asked": {goalRegistered, "web", []status.Row{row(status.Healthy, at), row(status.NotYet, in("api"))}, nil, reached, "healthy in web"},
+		"refused":                         {goalRegistered, "", []status.Row{row(status.Registering), row(status.Refused, in("api"))}, nil, never, "refused in api"},
+		"ignored":                         {goalHealthy, "", []status.Row{row(status.Ignored, in(""))}, nil, never, "because"},
+		"ignored in one":                  {goalHealthy, "", []status.Row{row(status.Healthy, at), row(status.Ignored, in("api"))}, nil, reached, "healthy in web"},
+		"healthy":                         {goalHealthy, "", []status.Row{row(status.Healthy, at)}, nil, reached, "healthy in web"},
+		"healthy in two":                  {goalHealthy, "", []status.Row{row(status.Healthy, at), row(status.Healthy, at, in("api"))}, nil, reached, "healthy in api, web"},
+		"initial is not healthy":          {goalHealthy, "", []status.Row{row(status.Initial, at)}, nil, pending, "initial in web"},
+		"the old run drains":              {goalHealthy, "", []status.Row{row(status.Draining, at, old), row(status.Healthy, at)}, nil, reached, "healthy in web"},
+		"drained by hand":                 {goalHealthy, "", []status.Row{row(status.Drained)}, nil, pending, "drained in web"},
+		"group of a whole":                {goalHealthy, "web", []status.Row{row(status.Refused, in(""))}, nil, never, "refused: because"},
 
-		"still wanted":             {goalDrained, "", []server.Row{row(server.Healthy, at)}, []server.GroupV1{acted}, pending, "nothing drains it"},
-		"leaving":                  {goalDrained, "", []server.Row{row(server.Leaving, at)}, []server.GroupV1{acted}, pending, "leaving in web"},
-		"draining":                 {goalDrained, "", []server.Row{row(server.Draining, at)}, []server.GroupV1{acted}, pending, "draining in web"},
-		"drained":                  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted}, reached, "nothing of it"},
-		"stopped and gone":         {goalDrained, "", []server.Row{row(server.Leaving)}, []server.GroupV1{acted}, reached, "nothing of it"},
-		"not acted on":             {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{behind}, pending, "web has not acted"},
-		"not tried":                {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{untried}, pending, "web has not acted"},
-		"another not tried":        {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, other}, reached, "nothing of it"},
-		"one that left not tried":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, left}, pending, "old has not acted"},
-		"a group that cannot act":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{denied}, reached, "nothing of it"},
-		"another group is behind":  {goalDrained, "", []server.Row{row(server.Drained)}, []server.GroupV1{acted, elsewhere}, reached, "nothing of it"},
-		"no group named, one late": {goalDrained, "", []server.Row{row(server.Drained, in(""))}, []server.GroupV1{acted, elsewhere}, pending, "api has not acted"},
-		"the old run still drains": {goalDrained, "", []server.Row{row(server.Drained), row(server.Draining, at, old)}, []server.GroupV1{acted}, pending, "draining"},
-		"never in a group":         {goalDrained, "", []server.Row{row(server.Ignored, in(""))}, []server.GroupV1{acted}, reached, "nothing of it"},
+		"still wanted":             {goalDrained, "", []status.Row{row(status.Healthy, at)}, []status.GroupV1{acted}, pending, "nothing drains it"},
+		"leaving":                  {goalDrained, "", []status.Row{row(status.Leaving, at)}, []status.GroupV1{acted}, pending, "leaving in web"},
+		"draining":                 {goalDrained, "", []status.Row{row(status.Draining, at)}, []status.GroupV1{acted}, pending, "draining in web"},
+		"drained":                  {goalDrained, "", []status.Row{row(status.Drained)}, []status.GroupV1{acted}, reached, "nothing of it"},
+		"stopped and gone":         {goalDrained, "", []status.Row{row(status.Leaving)}, []status.GroupV1{acted}, reached, "nothing of it"},
+		"not acted on":             {goalDrained, "", []status.Row{row(status.Drained)}, []status.GroupV1{behind}, pending, "web has not acted"},
+		"not tried":                {goalDrained, "", []status.Row{row(status.Drained)}, []status.GroupV1{untried}, pending, "web has not acted"},
+		"another not tried":        {goalDrained, "", []status.Row{row(status.Drained)}, []status.GroupV1{acted, other}, reached, "nothing of it"},
+		"one that left not tried":  {goalDrained, "", []status.Row{row(status.Drained)}, []status.GroupV1{acted, left}, pending, "old has not acted"},
+		"a group that cannot act":  {goalDrained, "", []status.Row{row(status.Drained)}, []status.GroupV1{denied}, reached, "nothing of it"},
+		"another group is behind":  {goalDrained, "", []status.Row{row(status.Drained)}, []status.GroupV1{acted, elsewhere}, reached, "nothing of it"},
+		"no group named, one late": {goalDrained, "", []status.Row{row(status.Drained, in(""))}, []status.GroupV1{acted, elsewhere}, pending, "api has not acted"},
+		"the old run still drains": {goalDrained, "", []status.Row{row(status.Drained), row(status.Draining, at, old)}, []status.GroupV1{acted}, pending, "draining"},
+		"never in a group":         {goalDrained, "", []status.Row{row(status.Ignored, in(""))}, []status.GroupV1{acted}, reached, "nothing of it"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := &progress{Container: "web-1"}
-			other := row(server.Refused)
+			other := row(status.Refused)
 			other.Run = testRun("web-number-two")
-			s := &server.StatusV1{At: testStart, Seq: 5, Connected: true, Rows: append(tt.rows, other), Groups: tt.groups}
+			s := &status.V1{At: testStart, Seq: 5, Connected: true, Rows: append(tt.rows, other), Groups: tt.groups}
 			if err := p.judge(s, tt.goal, tt.group); err != nil {
 				t.Fatal(err)
 			}
@@ -99,10 +101,10 @@ func TestProgress_judge(t *testing.T) {
 // Seq goes on while a group catches up: it need not catch up with what came after.
 func TestProgress_judge_drainedSeq(t *testing.T) {
 	p := &progress{Container: "web-1"}
-	see := func(seq, groupSeq uint64, st server.State) outcome {
-		err := p.judge(&server.StatusV1{
-			Seq: seq, Connected: true, Rows: []server.Row{{Run: testRun("web-1"), Group: "web", State: st}},
-			Groups: []server.GroupV1{{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: groupSeq}},
+	see := func(seq, groupSeq uint64, st status.State) outcome {
+		err := p.judge(&status.V1{
+			Seq: seq, Connected: true, Rows: []status.Row{{Run: testRun("web-1"), Group: "web", State: st}},
+			Groups: []status.GroupV1{{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: groupSeq}},
 		}, goalDrained, "")
 		if err != nil {
 			t.Fatal(err)
@@ -111,14 +113,14 @@ func TestProgress_judge_drainedSeq(t *testing.T) {
 	}
 	for i, step := range []struct {
 		seq, groupSeq uint64
-		state         server.State
+		state         status.State
 		want          outcome
 	}{
-		{5, 4, server.Drained, pending},
-		{9, 4, server.Drained, pending},
-		{10, 9, server.Healthy, pending}, // undrained meanwhile
-		{11, 9, server.Drained, pending},
-		{20, 11, server.Drained, reached},
+		{5, 4, status.Drained, pending},
+		{9, 4, status.Drained, pending},
+		{10, 9, status.Healthy, pending}, // undrained meanwhile
+		{11, 9, status.Drained, pending},
+		{20, 11, status.Drained, reached},
 	} {
 		if got := see(step.seq, step.groupSeq, step.state); got != step.want {
 			t.Errorf("step %d: got %v; want %v", i, got, step.want)
@@ -128,17 +130,17 @@ func TestProgress_judge_drainedSeq(t *testing.T) {
 
 func TestProgress_judge_absent(t *testing.T) {
 	now := testStart
-	there := []server.Row{{Run: testRun("web-1"), Group: "web", State: server.Registering}}
-	see := func(p *progress, g goal, rows []server.Row, after time.Duration) outcome {
+	there := []status.Row{{Run: testRun("web-1"), Group: "web", State: status.Registering}}
+	see := func(p *progress, g goal, rows []status.Row, after time.Duration) outcome {
 		now = now.Add(after)
-		if err := p.judge(&server.StatusV1{At: now, Seq: 1, Connected: true, Rows: rows}, g, ""); err != nil {
+		if err := p.judge(&status.V1{At: now, Seq: 1, Connected: true, Rows: rows}, g, ""); err != nil {
 			t.Fatal(err)
 		}
 		return p.Outcome
 	}
 	p := &progress{Container: "web-1"}
 	for i, step := range []struct {
-		rows  []server.Row
+		rows  []status.Row
 		after time.Duration
 		want  outcome
 	}{
@@ -163,7 +165,7 @@ func TestProgress_judge_absent(t *testing.T) {
 	see(p, goalHealthy, nil, 1)
 	for range 2 {
 		now = now.Add(time.Hour)
-		if err := p.judge(&server.StatusV1{At: now}, goalHealthy, ""); err != nil || p.Outcome != pending || !strings.Contains(p.Why, "has not seen Docker's containers yet") {
+		if err := p.judge(&status.V1{At: now}, goalHealthy, ""); err != nil || p.Outcome != pending || !strings.Contains(p.Why, "has not seen Docker's containers yet") {
 			t.Fatalf("before the first snapshot: %v, %v (%s); want it to be waited for", err, p.Outcome, p.Why)
 		}
 	}
@@ -188,18 +190,18 @@ func TestProgress_judge_absent(t *testing.T) {
 
 // Until the agent knows what is registered, nothing is drained, nor gone with its targets.
 func TestProgress_judge_agentStarts(t *testing.T) {
-	drained := []server.Row{{Run: testRun("web-1"), Group: "web", State: server.Drained}}
-	untaken := []server.GroupV1{{Keys: []string{"web"}, State: registrar.StateWaiting}}
-	acted := []server.GroupV1{{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 3}}
-	for _, rows := range [][]server.Row{drained, nil} {
+	drained := []status.Row{{Run: testRun("web-1"), Group: "web", State: status.Drained}}
+	untaken := []status.GroupV1{{Keys: []string{"web"}, State: registrar.StateWaiting}}
+	acted := []status.GroupV1{{Keys: []string{"web"}, State: registrar.StateOK, Tried: true, Seq: 3}}
+	for _, rows := range [][]status.Row{drained, nil} {
 		p := &progress{Container: "web-1", seen: true}
 		for _, step := range []struct {
-			s    server.StatusV1
+			s    status.V1
 			want outcome
 		}{
-			{server.StatusV1{Seq: 3, Groups: untaken}, pending},
-			{server.StatusV1{Seq: 3, Connected: true, Groups: untaken}, pending},
-			{server.StatusV1{Seq: 3, Connected: true, Groups: acted}, reached},
+			{status.V1{Seq: 3, Groups: untaken}, pending},
+			{status.V1{Seq: 3, Connected: true, Groups: untaken}, pending},
+			{status.V1{Seq: 3, Connected: true, Groups: acted}, reached},
 		} {
 			step.s.Rows = rows
 			if err := p.judge(&step.s, goalDrained, ""); err != nil || p.Outcome != step.want {
@@ -212,7 +214,7 @@ func TestProgress_judge_agentStarts(t *testing.T) {
 func TestProgress_judge_ambiguous(t *testing.T) {
 	a, b := testRun("a"), testRun("b")
 	a.ID, b.ID = "abcd1"+strings.Repeat("0", 59), "abcd2"+strings.Repeat("0", 59)
-	s := &server.StatusV1{Rows: []server.Row{{Run: a, State: server.Healthy}, {Run: b, State: server.Healthy}}}
+	s := &status.V1{Rows: []status.Row{{Run: a, State: status.Healthy}, {Run: b, State: status.Healthy}}}
 	var coded *exitError
 	if err := (&progress{Container: "abcd"}).judge(s, goalHealthy, ""); !errors.As(err, &coded) || coded.code != exitUsage {
 		t.Errorf("got %v; want exit code %d", err, exitUsage)
@@ -223,7 +225,7 @@ func TestProgress_judge_ambiguous(t *testing.T) {
 }
 
 func TestAdvice(t *testing.T) {
-	r := &server.Row{Reason: "Target.Timeout", Change: "open the security group"}
+	r := &status.Row{Reason: "Target.Timeout", Change: "open the security group"}
 	if _, err := os.Stat("/proc/sys/net/ipv4/ip_local_port_range"); err != nil {
 		t.Skip("no /proc here")
 	}
@@ -301,7 +303,7 @@ func TestWait_drained(t *testing.T) {
 	w := testWant("web-1", 32768)
 	drained := []discovery.Decision{decide(w, discovery.Drained, "root drained it", "")}
 	leaving := registered(w, "draining", "")
-	leaving.Phase, leaving.Wants = registrar.Removing, nil
+	leaving.Phase, leaving.Wants = ledger.Removing, nil
 	a.show(1, nil, drained, leaving)
 	go func() {
 		<-a.asked
@@ -363,7 +365,7 @@ func TestWait_agentListsLate(t *testing.T) {
 	w := testWant("web-1", 32768)
 	drained := []discovery.Decision{decide(w, discovery.Drained, "root drained it", "")}
 	removing := registered(w, "draining", "")
-	removing.Phase, removing.Wants = registrar.Removing, nil
+	removing.Phase, removing.Wants = ledger.Removing, nil
 	for name, test := range map[goal]struct {
 		before, after func(*shownAgent)
 		want          string
@@ -452,7 +454,7 @@ func TestReporter_say_oncePerChange(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	if !busy(fmt.Errorf("ask: %w", &server.APIError{Status: 503})) || busy(&server.APIError{Status: 400}) || busy(errors.New("x")) {
+	if !busy(fmt.Errorf("ask: %w", &client.APIError{Status: 503})) || busy(&client.APIError{Status: 400}) || busy(errors.New("x")) {
 		t.Error("busy is for 503 alone")
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/internal/elbsim"
+	"berth/internal/elbsim/iam"
+	"berth/internal/elbsim/limits"
 	"berth/pkg/target"
 )
 
@@ -196,13 +198,13 @@ func (o *options) override(cfg *elbsim.Config) error {
 		*d.to = *d.from
 	}
 	if o.throttle && cfg.Throttling == nil {
-		cfg.Throttling = elbsim.DefaultThrottling()
+		cfg.Throttling = limits.Default()
 	}
 	if o.rejectedTakes && cfg.Throttling != nil {
 		cfg.Throttling.RejectedTakes = true
 	}
 	if o.policy != "" {
-		policy, err := elbsim.LoadPolicy(o.policy)
+		policy, err := iam.Load(o.policy)
 		if err != nil {
 			return fmt.Errorf("--policy: %w", err)
 		}

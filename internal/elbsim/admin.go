@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"berth/internal/elbsim/limits"
+	"berth/internal/elbsim/wire"
 	"berth/pkg/target"
 )
 
@@ -71,7 +73,7 @@ func (s *Sim) newPages() http.Handler {
 	})
 	page("GET imds", func(r *http.Request) (any, error) { return s.Metadata(r.URL.Query().Get("instance")), nil })
 	page("PUT imds/{path...}", func(r *http.Request) (any, error) {
-		value, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+		value, err := io.ReadAll(io.LimitReader(r.Body, wire.MaxBody))
 		if err != nil {
 			return nil, fmt.Errorf("read value: %w", err)
 		}
@@ -114,7 +116,7 @@ func answerJSON(w http.ResponseWriter, v any, err error) {
 
 // readJSON reads a page's body strictly.
 func readJSON(r *http.Request, v any) error {
-	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
+	d := json.NewDecoder(io.LimitReader(r.Body, wire.MaxBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("read JSON body: %w", err)
@@ -156,7 +158,7 @@ func (s *Sim) settings() settings {
 	latency, register, deregister, describe := Duration(s.latency), Duration(s.lags.Register), Duration(s.lags.Deregister), Duration(s.lags.Describe)
 	out := settings{Latency: &latency, Lags: lagSettings{&register, &deregister, &describe}, Throttling: &throttlingSettings{}}
 	if s.throttle != nil {
-		*out.Throttling = throttlingSettings{true, s.throttle.rejectedTakes, s.throttle.code}
+		*out.Throttling = throttlingSettings{true, s.throttle.RejectedTakes, s.throttle.Code}
 	}
 	return out
 }
@@ -185,9 +187,9 @@ func (s *Sim) patchSettings(r *http.Request) (any, error) {
 	}
 	s.SetLags(lags)
 	if set.Throttling != nil {
-		var t *Throttling
+		var t *limits.Throttling
 		if set.Throttling.On {
-			t = DefaultThrottling()
+			t = limits.Default()
 			t.RejectedTakes, t.Code = set.Throttling.RejectedTakes, set.Throttling.Code
 		}
 		s.SetThrottling(t)

@@ -4,15 +4,18 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"berth/internal/elbsim/limits"
+	"berth/internal/elbsim/wire"
 	"berth/pkg/target"
 )
 
 // operation is one action of a service.
 type operation struct {
-	bucket bucket
-	decode func(form) (request, *APIError)
+	bucket limits.Kind
+	decode func(wire.Form) (request, *wire.Error)
 }
 
 // request is a decoded call. Its effect may take place later than its reply, or without one.
@@ -20,7 +23,7 @@ type request interface {
 	// subject returns what the call is about.
 	subject() subject
 	// apply carries the call out at now, with the Sim locked. The reply writes a copy: the Sim is no longer locked then.
-	apply(s *Sim, now time.Time) (reply, *APIError)
+	apply(s *Sim, now time.Time) (wire.Reply, *wire.Error)
 }
 
 // subject is what a call is about, for policies, faults and the record.
@@ -43,24 +46,24 @@ func services() map[string]service {
 		"2015-12-01": {
 			prefix: "elasticloadbalancing", namespace: "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/",
 			operations: map[string]operation{
-				"CreateTargetGroup":             {bucketAll, decodeCreateGroup},
-				"DeleteTargetGroup":             {bucketAll, decodeDeleteGroup},
-				"ModifyTargetGroup":             {bucketAll, decodeModifyGroup},
-				"ModifyTargetGroupAttributes":   {bucketAll, decodeModifyAttributes},
-				"DescribeTargetGroups":          {bucketDescribe, decodeDescribeGroups},
-				"DescribeTargetGroupAttributes": {bucketDescribe, decodeDescribeAttributes},
-				"DescribeTargetHealth":          {bucketDescribe, decodeDescribeHealth},
-				"RegisterTargets":               {bucketRegister, decodeRegister},
-				"DeregisterTargets":             {bucketRegister, decodeDeregister},
+				"CreateTargetGroup":             {limits.All, decodeCreateGroup},
+				"DeleteTargetGroup":             {limits.All, decodeDeleteGroup},
+				"ModifyTargetGroup":             {limits.All, decodeModifyGroup},
+				"ModifyTargetGroupAttributes":   {limits.All, decodeModifyAttributes},
+				"DescribeTargetGroups":          {limits.Describe, decodeDescribeGroups},
+				"DescribeTargetGroupAttributes": {limits.Describe, decodeDescribeAttributes},
+				"DescribeTargetHealth":          {limits.Describe, decodeDescribeHealth},
+				"RegisterTargets":               {limits.Register, decodeRegister},
+				"DeregisterTargets":             {limits.Register, decodeDeregister},
 			},
 		},
 		"2011-01-01": {
 			prefix: "autoscaling", namespace: "http://autoscaling.amazonaws.com/doc/2011-01-01/",
 			operations: map[string]operation{
-				"CompleteLifecycleAction":        {bucketNone, decodeLifecycle},
-				"RecordLifecycleActionHeartbeat": {bucketNone, decodeLifecycle},
-				"DescribeAutoScalingInstances":   {bucketNone, decodeDescribeInstances},
-				"DescribeLifecycleHooks":         {bucketNone, decodeDescribeHooks},
+				"CompleteLifecycleAction":        {limits.None, decodeLifecycle},
+				"RecordLifecycleActionHeartbeat": {limits.None, decodeLifecycle},
+				"DescribeAutoScalingInstances":   {limits.None, decodeDescribeInstances},
+				"DescribeLifecycleHooks":         {limits.None, decodeDescribeHooks},
 			},
 		},
 	}
@@ -73,7 +76,7 @@ type incoming struct {
 	op      operation
 	req     request // nil where failed
 	subject subject
-	failed  *APIError // why it cannot be carried out
+	failed  *wire.Error // why it cannot be carried out
 	id      uint64
 	arrived time.Time
 	fault   verdict
@@ -82,26 +85,26 @@ type incoming struct {
 // decode reads a call. What is wrong with it is a reply like any other.
 func (s *Sim) decode(body string) *incoming {
 	in := &incoming{service: s.services["2015-12-01"]}
-	f, err := parseForm(body)
+	f, err := wire.ParseForm(body)
 	if err != nil {
 		in.failed = err
 		return in
 	}
-	action, version := f.text("Action"), f.text("Version")
+	action, version := f.Text("Action"), f.Text("Version")
 	svc, known := s.services[version]
 	if known {
 		in.service = svc
 	}
-	in.action = clip(action)
+	in.action = wire.Clip(action)
 	if known {
 		in.op, known = svc.operations[action]
 	}
 	if action == "" {
-		in.failed = errMissingAction()
+		in.failed = wire.ErrMissingAction()
 		return in
 	}
 	if !known {
-		in.failed = errInvalidAction(action, version)
+		in.failed = wire.ErrInvalidAction(action, version)
 		return in
 	}
 	req, err := in.op.decode(f)
@@ -140,8 +143,8 @@ func (s *Sim) admit(in *incoming) {
 	if in.action == "" || in.op.decode == nil || in.fault.before() {
 		return
 	}
-	if !s.throttle.take(in.op.bucket, in.arrived) {
-		in.failed = errThrottled(s.throttle.code)
+	if !s.throttle.Take(in.op.bucket, in.arrived) {
+		in.failed = wire.ErrThrottled(s.throttle.Code)
 		return
 	}
 	if s.policy != nil {
@@ -166,7 +169,7 @@ func (s *Sim) finish(ctx context.Context, in *incoming, now time.Time) outcome {
 		s.later(in, in.arrived.Add(in.fault.delay))
 		return s.end(ctx, in, now, outcome{end: endHang}, outcomeLate)
 	}
-	var result reply
+	var result wire.Reply
 	if in.failed == nil {
 		result, in.failed = in.req.apply(s, now)
 		s.record.took(in.id, now, in.failed)
@@ -178,12 +181,12 @@ func (s *Sim) finish(ctx context.Context, in *incoming, now time.Time) outcome {
 	out, said := outcome{status: 200, contentType: "text/xml", requestID: id, header: s.dated(now)}, outcomeOK
 	if in.failed != nil {
 		out.status, said = in.failed.Status, in.failed.Code
-		out.body = encodeError(in.service.namespace, id, in.failed)
+		out.body = wire.EncodeError(in.service.namespace, id, in.failed)
 		return s.end(ctx, in, now, out, said)
 	}
 	// What the reply writes is a copy: the lock is not needed any more, and the XML of a large group takes a while.
 	s.mu.Unlock()
-	out.body = encodeReply(in.service.namespace, in.action, id, result)
+	out.body = wire.EncodeReply(in.service.namespace, in.action, id, result)
 	if in.fault.kind == FaultTruncate {
 		out.body, said = out.body[:len(out.body)/2], outcomeTruncated
 	}
@@ -236,30 +239,30 @@ type lifecycle struct {
 	detail map[string]string
 }
 
-func decodeLifecycle(f form) (request, *APIError) {
-	group, err := f.required("AutoScalingGroupName")
+func decodeLifecycle(f wire.Form) (request, *wire.Error) {
+	group, err := f.Required("AutoScalingGroupName")
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.required("LifecycleHookName"); err != nil {
+	if _, err := f.Required("LifecycleHookName"); err != nil {
 		return nil, err
 	}
-	if f.text("Action") == "CompleteLifecycleAction" {
-		result, err := f.required("LifecycleActionResult")
+	if f.Text("Action") == "CompleteLifecycleAction" {
+		result, err := f.Required("LifecycleActionResult")
 		if err != nil {
 			return nil, err
 		}
 		if !slices.Contains([]string{"CONTINUE", "ABANDON"}, result) {
-			return nil, errValidation("Lifecycle action result must be one of CONTINUE, ABANDON")
+			return nil, wire.ErrValidation("Lifecycle action result must be one of CONTINUE, ABANDON")
 		}
 	}
-	if !f.has("InstanceId") && !f.has("LifecycleActionToken") {
-		return nil, errValidation("Either the instance id or the lifecycle action token must be given")
+	if !f.Has("InstanceId") && !f.Has("LifecycleActionToken") {
+		return nil, wire.ErrValidation("Either the instance id or the lifecycle action token must be given")
 	}
 	detail := map[string]string{}
 	for _, name := range []string{"AutoScalingGroupName", "LifecycleHookName", "LifecycleActionResult", "LifecycleActionToken", "InstanceId"} {
-		if f.has(name) {
-			detail[name] = f.text(name)
+		if f.Has(name) {
+			detail[name] = f.Text(name)
 		}
 	}
 	return &lifecycle{group, detail}, nil
@@ -269,4 +272,28 @@ func (l *lifecycle) subject() subject {
 	return subject{resource: "autoScalingGroup:*:autoScalingGroupName/" + l.group, detail: l.detail}
 }
 
-func (l *lifecycle) apply(*Sim, time.Time) (reply, *APIError) { return noResult, nil }
+func (l *lifecycle) apply(*Sim, time.Time) (wire.Reply, *wire.Error) { return wire.NoResult, nil }
+
+// authorize checks a call against the policy. Describe calls know no resources: IAM asks about "*" for them.
+func (s *Sim) authorize(in *incoming) *wire.Error {
+	action := in.service.prefix + ":" + in.action
+	var (
+		resource = "*"
+		tags     map[string]string
+	)
+	switch {
+	case in.subject.resource != "":
+		resource = fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(s.cfg.Region), in.service.prefix, s.cfg.Region, s.cfg.Account, in.subject.resource)
+	case in.op.bucket != limits.Describe && len(in.subject.groups) > 0:
+		resource = in.subject.groups[0]
+		if g := s.groups[resource]; g != nil {
+			tags = g.tags
+		} else if !strings.HasPrefix(resource, "arn:") {
+			resource = fmt.Sprintf("arn:%s:elasticloadbalancing:%s:%s:targetgroup/%s/*", partition(s.cfg.Region), s.cfg.Region, s.cfg.Account, resource)
+		}
+	}
+	if allowed, explicit := s.policy.Allows(action, resource, tags, s.cfg.Region); !allowed {
+		return wire.ErrAccessDenied(s.cfg.Caller, action, resource, explicit)
+	}
+	return nil
+}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"berth/internal/elbsim/wire"
 )
 
 const (
@@ -57,11 +59,11 @@ func (g *group) allAttributes() map[string]string {
 	return out
 }
 
-func attributesReply(attributes map[string]string) reply {
-	return func(x *xmlWriter) {
-		xmlList(x, "Attributes", slices.Sorted(maps.Keys(attributes)), func(key string) {
-			x.text("Key", key)
-			x.text("Value", attributes[key])
+func attributesReply(attributes map[string]string) wire.Reply {
+	return func(x *wire.Writer) {
+		wire.List(x, "Attributes", slices.Sorted(maps.Keys(attributes)), func(key string) {
+			x.Text("Key", key)
+			x.Text("Value", attributes[key])
 		})
 	}
 }
@@ -72,42 +74,42 @@ type modifyAttributes struct {
 	set map[string]string
 }
 
-func decodeModifyAttributes(f form) (request, *APIError) {
+func decodeModifyAttributes(f wire.Form) (request, *wire.Error) {
 	arn, err := decodeGroupARN(f)
 	if err != nil {
 		return nil, err
 	}
-	members, err := f.list("Attributes")
+	members, err := f.List("Attributes")
 	if err != nil {
 		return nil, err
 	}
 	if len(members) == 0 {
-		return nil, errMissing("Attributes")
+		return nil, wire.ErrMissing("Attributes")
 	}
 	set := map[string]string{}
 	for _, m := range members {
-		key, err := m.required("Key")
+		key, err := m.Required("Key")
 		if err != nil {
 			return nil, err
 		}
-		set[key] = m.text("Value")
+		set[key] = m.Text("Value")
 	}
 	return &modifyAttributes{arn, set}, nil
 }
 
 func (r *modifyAttributes) subject() subject { return subject{groups: []string{r.arn}} }
 
-func (r *modifyAttributes) apply(s *Sim, _ time.Time) (reply, *APIError) {
+func (r *modifyAttributes) apply(s *Sim, _ time.Time) (wire.Reply, *wire.Error) {
 	g := s.groups[r.arn]
 	if g == nil {
-		return nil, errGroupNotFound()
+		return nil, wire.ErrGroupNotFound()
 	}
 	known := g.allAttributes()
 	delay := g.spec.DeregistrationDelay
 	for _, key := range slices.Sorted(maps.Keys(r.set)) {
 		value := r.set[key]
 		if _, ok := known[key]; !ok {
-			return nil, errValidation("Target group attribute key '%s' is not recognized", clip(key))
+			return nil, wire.ErrValidation("Target group attribute key '%s' is not recognized", wire.Clip(key))
 		}
 		if err := checkAttribute(key, value); err != nil {
 			return nil, err
@@ -123,15 +125,15 @@ func (r *modifyAttributes) apply(s *Sim, _ time.Time) (reply, *APIError) {
 }
 
 // checkAttribute checks the attributes that change what elbsim does, and the booleans; it keeps the others as text.
-func checkAttribute(key, value string) *APIError {
+func checkAttribute(key, value string) *wire.Error {
 	switch {
 	case key == attrDelay:
 		if n, err := strconv.Atoi(value); err != nil || n < 0 || n > 3600 {
-			return errValidation("Target group attribute value '%s' for '%s' must be an integer between 0 and 3600", clip(value), key)
+			return wire.ErrValidation("Target group attribute value '%s' for '%s' must be an integer between 0 and 3600", wire.Clip(value), key)
 		}
 	case strings.HasSuffix(key, ".enabled") && key != "load_balancing.cross_zone.enabled":
 		if value != "true" && value != "false" {
-			return errValidation("Target group attribute value '%s' for '%s' must be 'true' or 'false'", clip(value), key)
+			return wire.ErrValidation("Target group attribute value '%s' for '%s' must be 'true' or 'false'", wire.Clip(value), key)
 		}
 	}
 	return nil
@@ -140,17 +142,17 @@ func checkAttribute(key, value string) *APIError {
 // describeAttributes is DescribeTargetGroupAttributes.
 type describeAttributes struct{ arn string }
 
-func decodeDescribeAttributes(f form) (request, *APIError) {
+func decodeDescribeAttributes(f wire.Form) (request, *wire.Error) {
 	arn, err := decodeGroupARN(f)
 	return &describeAttributes{arn}, err
 }
 
 func (r *describeAttributes) subject() subject { return subject{groups: []string{r.arn}} }
 
-func (r *describeAttributes) apply(s *Sim, _ time.Time) (reply, *APIError) {
+func (r *describeAttributes) apply(s *Sim, _ time.Time) (wire.Reply, *wire.Error) {
 	g := s.groups[r.arn]
 	if g == nil {
-		return nil, errGroupNotFound()
+		return nil, wire.ErrGroupNotFound()
 	}
 	return attributesReply(g.allAttributes()), nil
 }

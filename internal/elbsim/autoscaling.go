@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"berth/internal/elbsim/wire"
 )
 
 // AutoScaling is the autoscaling group that the first instance is in.
@@ -29,8 +31,8 @@ func (s *Sim) SetAutoScaling(a AutoScaling) {
 // describeInstances is autoscaling's DescribeAutoScalingInstances.
 type describeInstances struct{ ids []string }
 
-func decodeDescribeInstances(f form) (request, *APIError) {
-	ids, err := f.texts("InstanceIds")
+func decodeDescribeInstances(f wire.Form) (request, *wire.Error) {
+	ids, err := f.Texts("InstanceIds")
 	return &describeInstances{ids}, err
 }
 
@@ -38,18 +40,18 @@ func (d *describeInstances) subject() subject {
 	return subject{detail: map[string]string{"InstanceIds": strings.Join(d.ids, " ")}}
 }
 
-func (d *describeInstances) apply(s *Sim, _ time.Time) (reply, *APIError) {
+func (d *describeInstances) apply(s *Sim, _ time.Time) (wire.Reply, *wire.Error) {
 	id, group := s.cfg.Instance.ID, s.scaling.Group
-	return func(x *xmlWriter) {
+	return func(x *wire.Writer) {
 		var found []string
 		if group != "" && (len(d.ids) == 0 || slices.Contains(d.ids, id)) {
 			found = append(found, id)
 		}
-		xmlList(x, "AutoScalingInstances", found, func(id string) {
-			x.text("InstanceId", id)
-			x.text("AutoScalingGroupName", group)
-			x.text("LifecycleState", "InService")
-			x.text("HealthStatus", "HEALTHY")
+		wire.List(x, "AutoScalingInstances", found, func(id string) {
+			x.Text("InstanceId", id)
+			x.Text("AutoScalingGroupName", group)
+			x.Text("LifecycleState", "InService")
+			x.Text("HealthStatus", "HEALTHY")
 		})
 	}, nil
 }
@@ -57,8 +59,8 @@ func (d *describeInstances) apply(s *Sim, _ time.Time) (reply, *APIError) {
 // describeHooks is autoscaling's DescribeLifecycleHooks.
 type describeHooks struct{ group string }
 
-func decodeDescribeHooks(f form) (request, *APIError) {
-	group, err := f.required("AutoScalingGroupName")
+func decodeDescribeHooks(f wire.Form) (request, *wire.Error) {
+	group, err := f.Required("AutoScalingGroupName")
 	return &describeHooks{group}, err
 }
 
@@ -66,17 +68,17 @@ func (d *describeHooks) subject() subject {
 	return subject{detail: map[string]string{"AutoScalingGroupName": d.group}}
 }
 
-func (d *describeHooks) apply(s *Sim, _ time.Time) (reply, *APIError) {
+func (d *describeHooks) apply(s *Sim, _ time.Time) (wire.Reply, *wire.Error) {
 	if d.group != s.scaling.Group {
-		return nil, errValidation("AutoScalingGroup name not found - AutoScalingGroup '%s' not found", clip(d.group))
+		return nil, wire.ErrValidation("AutoScalingGroup name not found - AutoScalingGroup '%s' not found", wire.Clip(d.group))
 	}
 	hooks := s.scaling.Hooks
-	return func(x *xmlWriter) {
-		xmlList(x, "LifecycleHooks", hooks, func(h LifecycleHook) {
-			x.text("LifecycleHookName", h.Name)
-			x.text("AutoScalingGroupName", d.group)
-			x.text("LifecycleTransition", h.Transition)
-			x.text("DefaultResult", "ABANDON")
+	return func(x *wire.Writer) {
+		wire.List(x, "LifecycleHooks", hooks, func(h LifecycleHook) {
+			x.Text("LifecycleHookName", h.Name)
+			x.Text("AutoScalingGroupName", d.group)
+			x.Text("LifecycleTransition", h.Transition)
+			x.Text("DefaultResult", "ABANDON")
 		})
 	}, nil
 }

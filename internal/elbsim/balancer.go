@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"berth/internal/elbsim/iam"
 )
 
 // LoadBalancer is a load balancer that really forwards, once its listeners are served (Listen or ServeListener).
@@ -261,18 +263,18 @@ func (l *listener) rule(r *http.Request) *rule {
 
 func (r *rule) takes(req *http.Request) bool {
 	c := &r.conditions
-	if len(c.PathPattern) > 0 && !matchAny(c.PathPattern, req.URL.Path, false) {
+	if len(c.PathPattern) > 0 && !iam.MatchAny(c.PathPattern, req.URL.Path, false) {
 		return false
 	}
 	host, _, _ := strings.Cut(req.Host, ":")
-	if len(c.HostHeader) > 0 && !matchAny(c.HostHeader, host, true) {
+	if len(c.HostHeader) > 0 && !iam.MatchAny(c.HostHeader, host, true) {
 		return false
 	}
 	if len(c.Method) > 0 && !slices.Contains(c.Method, req.Method) {
 		return false
 	}
 	for name, patterns := range c.Header {
-		if !slices.ContainsFunc(req.Header.Values(name), func(v string) bool { return matchAny(patterns, v, true) }) {
+		if !slices.ContainsFunc(req.Header.Values(name), func(v string) bool { return iam.MatchAny(patterns, v, true) }) {
 			return false
 		}
 	}

@@ -10,8 +10,8 @@
 //
 // Where lives what: sim.go the account and its settings; seed.go the Go API that fills and reads it; state.go target
 // groups and the life of a target; health.go and netprobe.go health checks; api.go the way of one call; targets.go,
-// groups.go, groupspec.go and attributes.go the calls; query.go, xml.go and errors.go the wire; transport.go handlers and
-// the client without sockets; fault.go, throttle.go, policy.go and record.go what may come between; imds.go the metadata
+// groups.go, groupspec.go and attributes.go the calls; the package wire forms, XML and errors; transport.go handlers and
+// the client without sockets; fault.go and record.go, and the packages limits and iam, what may come between; imds.go the metadata
 // service; balancer.go and route.go load balancers, forward.go, flow.go and udp.go their traffic; admin.go the /_elbsim/
 // pages; file.go and fileschema.go the configuration file; server.go the sockets.
 package elbsim

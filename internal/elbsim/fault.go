@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"berth/internal/elbsim/wire"
 )
 
 // FaultKind is what a fault does.
@@ -157,7 +159,7 @@ type verdict struct {
 	kind    FaultKind // "": nothing but latency
 	latency time.Duration
 	delay   time.Duration
-	err     *APIError
+	err     *wire.Error
 	silence ending
 }
 
@@ -223,8 +225,8 @@ func (s *Sim) sameGroup(a, b string) bool {
 	return errA == nil && errB == nil && ga == gb
 }
 
-func (f *fault) apiError() *APIError {
-	e := &APIError{Code: f.Code, Message: f.Message, Status: f.Status}
+func (f *fault) apiError() *wire.Error {
+	e := &wire.Error{Code: f.Code, Message: f.Message, Status: f.Status}
 	if e.Code == "" {
 		e.Code = "InternalFailure"
 	}

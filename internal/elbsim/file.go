@@ -16,8 +16,35 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
+	"berth/internal/elbsim/iam"
+	"berth/internal/elbsim/limits"
+	"berth/internal/elbsim/wire"
 	"berth/pkg/target"
 )
+
+// fieldError is an error about one key of what was given: "listeners[0].rules[2].forward".
+type fieldError struct {
+	field string
+	err   error
+}
+
+// Error returns the key and what is wrong with it.
+func (e *fieldError) Error() string { return e.field + ": " + e.err.Error() }
+
+// Unwrap returns what is wrong with it.
+func (e *fieldError) Unwrap() error { return e.err }
+
+// at says that an error is about a key. Keys of nested errors are joined.
+func at(field string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var inner *fieldError
+	if errors.As(err, &inner) {
+		return &fieldError{field + "." + inner.field, inner.err}
+	}
+	return &fieldError{field, err}
+}
 
 // File is a configuration file: an account with instances, target groups and load balancers. docs/elbsim.md describes
 // its keys.
@@ -111,14 +138,14 @@ func (f *File) configure() error {
 	c.Quotas = Quotas(d.Quotas)
 	c.Unverified = Unverified(d.Unverified)
 	if d.Throttling.Enabled {
-		c.Throttling = DefaultThrottling()
+		c.Throttling = limits.Default()
 		c.Throttling.RejectedTakes, c.Throttling.Code = d.Throttling.RejectedTakes, d.Throttling.Code
 		for _, b := range []struct {
-			to   *Bucket
+			to   *limits.Bucket
 			from *fileBucket
 		}{{&c.Throttling.Register, d.Throttling.Register}, {&c.Throttling.Describe, d.Throttling.Describe}, {&c.Throttling.All, d.Throttling.All}} {
 			if b.from != nil {
-				*b.to = Bucket(*b.from)
+				*b.to = limits.Bucket(*b.from)
 			}
 		}
 	}
@@ -127,7 +154,7 @@ func (f *File) configure() error {
 		if !filepath.IsAbs(file) {
 			file = filepath.Join(filepath.Dir(f.path), file)
 		}
-		if c.Policy, err = LoadPolicy(file); err != nil {
+		if c.Policy, err = iam.Load(file); err != nil {
 			return at("policy", err)
 		}
 	}
@@ -235,9 +262,9 @@ func (g *fileGroup) add(s *Sim) error {
 		spec.DeregistrationDelay = -1 // none, where 0 is the default
 	}
 	_, err = s.AddGroup(spec)
-	var apiErr *APIError
-	if errors.As(err, &apiErr) && apiErr.field != "" {
-		return at(apiErr.field, errors.New(apiErr.Message))
+	var apiErr *wire.Error
+	if errors.As(err, &apiErr) && apiErr.Field != "" {
+		return at(apiErr.Field, errors.New(apiErr.Message))
 	}
 	return err
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"berth/internal/elbsim/limits"
 )
 
 const wholeFile = `listen: 127.0.0.1:4567
@@ -82,7 +84,7 @@ func TestFile(t *testing.T) {
 	want := Config{
 		Region: "eu-west-1", Account: "111122223333", AnyInstance: true, Latency: 30 * time.Millisecond,
 		Lags:       &Lags{Register: time.Second, Describe: 500 * time.Millisecond},
-		Throttling: &Throttling{Register: Bucket{20, 4}, Describe: Bucket{5, 1}, All: Bucket{40, 10}, RejectedTakes: true, Code: "RequestLimitExceeded"},
+		Throttling: &limits.Throttling{Register: limits.Bucket{Capacity: 20, PerSecond: 4}, Describe: limits.Bucket{Capacity: 5, PerSecond: 1}, All: limits.Bucket{Capacity: 40, PerSecond: 10}, RejectedTakes: true, Code: "RequestLimitExceeded"},
 		Quotas:     Quotas{TargetsPerGroup: 10, TargetsPerLoadBalancer: 20, RegistrationsPerTarget: -1, GroupsPerRegion: 5, TargetsPerCall: 200},
 		Unverified: Unverified{true, true, true},
 		Instance:   Instance{ID: "i-0aaaaaaaaaaaaaaaa", VPC: "vpc-1", PrivateIP: "10.0.0.1", Tags: map[string]string{"Name": "first"}},

@@ -7,31 +7,33 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"berth/internal/elbsim/wire"
 )
 
 // createTargetGroup is the call of that name.
 type createTargetGroup struct{ spec Group }
 
-func decodeCreateGroup(f form) (request, *APIError) {
+func decodeCreateGroup(f wire.Form) (request, *wire.Error) {
 	r := &createTargetGroup{Group{
-		Name: f.text("Name"), Protocol: f.text("Protocol"), Type: f.text("TargetType"), VPC: f.text("VpcId"),
-		IPAddressType: f.text("IpAddressType"),
+		Name: f.Text("Name"), Protocol: f.Text("Protocol"), Type: f.Text("TargetType"), VPC: f.Text("VpcId"),
+		IPAddressType: f.Text("IpAddressType"),
 	}}
 	if err := checkGroupName(r.spec.Name); err != nil {
 		return nil, err
 	}
 	if r.spec.Type == "lambda" {
-		return nil, errValidation("elbsim does not support target groups of type lambda")
+		return nil, wire.ErrValidation("elbsim does not support target groups of type lambda")
 	}
 	for _, name := range []string{"Protocol", "Port", "VpcId"} {
-		if _, err := f.required(name); err != nil {
+		if _, err := f.Required(name); err != nil {
 			return nil, err
 		}
 	}
 	if !strings.HasPrefix(r.spec.VPC, "vpc-") {
-		return nil, errValidation("The VPC ID '%s' is not found", clip(r.spec.VPC))
+		return nil, wire.ErrValidation("The VPC ID '%s' is not found", wire.Clip(r.spec.VPC))
 	}
-	port, err := f.number("Port", 1, 65535)
+	port, err := f.Number("Port", 1, 65535)
 	if err != nil {
 		return nil, err
 	}
@@ -43,50 +45,50 @@ func decodeCreateGroup(f form) (request, *APIError) {
 	return r, err
 }
 
-func decodeTags(f form) (map[string]string, *APIError) {
-	members, err := f.list("Tags")
+func decodeTags(f wire.Form) (map[string]string, *wire.Error) {
+	members, err := f.List("Tags")
 	if err != nil {
 		return nil, err
 	}
 	if len(members) > 50 {
-		return nil, apiError("TooManyTags", "The maximum number of tags per resource is 50")
+		return nil, wire.NewError("TooManyTags", "The maximum number of tags per resource is 50")
 	}
 	tags := map[string]string{}
 	for _, m := range members {
-		key, err := m.required("Key")
+		key, err := m.Required("Key")
 		if err != nil {
 			return nil, err
 		}
 		if _, twice := tags[key]; twice {
-			return nil, apiError("DuplicateTagKeys", "Tag keys must be unique: '%s' is not", clip(key))
+			return nil, wire.NewError("DuplicateTagKeys", "Tag keys must be unique: '%s' is not", wire.Clip(key))
 		}
-		tags[key] = m.text("Value")
+		tags[key] = m.Text("Value")
 	}
 	return tags, nil
 }
 
 // decodeHealthCheck reads what CreateTargetGroup and ModifyTargetGroup may say about health checks.
-func decodeHealthCheck(f form) (HealthCheck, *APIError) {
+func decodeHealthCheck(f wire.Form) (HealthCheck, *wire.Error) {
 	hc := HealthCheck{
-		Protocol: f.text("HealthCheckProtocol"), Port: f.text("HealthCheckPort"), Path: f.text("HealthCheckPath"),
-		Codes: f.text("Matcher.HttpCode"),
+		Protocol: f.Text("HealthCheckProtocol"), Port: f.Text("HealthCheckPort"), Path: f.Text("HealthCheckPath"),
+		Codes: f.Text("Matcher.HttpCode"),
 	}
-	enabled, err := f.boolean("HealthCheckEnabled", true)
+	enabled, err := f.Boolean("HealthCheckEnabled", true)
 	if err != nil {
 		return hc, err
 	}
 	if !enabled {
-		return hc, apiError("InvalidConfigurationRequest", "Health check enabled must be true for target groups with target type 'instance' or 'ip'")
+		return hc, wire.NewError("InvalidConfigurationRequest", "Health check enabled must be true for target groups with target type 'instance' or 'ip'")
 	}
 	seconds := func(name string, low, high int, to *time.Duration) {
-		if n, e := f.number(name, low, high); e != nil {
+		if n, e := f.Number(name, low, high); e != nil {
 			err = cmp.Or(err, e)
 		} else {
 			*to = time.Duration(n) * time.Second
 		}
 	}
 	count := func(name string, to *int) {
-		n, e := f.number(name, 2, 10)
+		n, e := f.Number(name, 2, 10)
 		err = cmp.Or(err, e)
 		*to = n
 	}
@@ -99,10 +101,10 @@ func decodeHealthCheck(f form) (HealthCheck, *APIError) {
 
 func (r *createTargetGroup) subject() subject { return subject{groups: []string{r.spec.Name}} }
 
-func (r *createTargetGroup) apply(s *Sim, _ time.Time) (reply, *APIError) {
+func (r *createTargetGroup) apply(s *Sim, _ time.Time) (wire.Reply, *wire.Error) {
 	if g := s.byName[r.spec.Name]; g != nil {
 		if !r.sameAs(g) {
-			return nil, errDuplicateGroup(r.spec.Name)
+			return nil, wire.ErrDuplicateGroup(r.spec.Name)
 		}
 		return groupsReply([]groupRow{g.row()}, ""), nil
 	}
@@ -138,35 +140,35 @@ func (g *group) row() groupRow {
 	return row
 }
 
-func groupsReply(rows []groupRow, marker string) reply {
-	return func(x *xmlWriter) {
-		xmlList(x, "TargetGroups", rows, func(row groupRow) { row.write(x) })
-		x.optional("NextMarker", marker)
+func groupsReply(rows []groupRow, marker string) wire.Reply {
+	return func(x *wire.Writer) {
+		wire.List(x, "TargetGroups", rows, func(row groupRow) { row.write(x) })
+		x.Optional("NextMarker", marker)
 	}
 }
 
-func (row groupRow) write(x *xmlWriter) {
+func (row groupRow) write(x *wire.Writer) {
 	hc := &row.spec.HealthCheck
-	x.text("TargetGroupArn", row.arn)
-	x.text("TargetGroupName", row.name)
-	x.text("Protocol", row.spec.Protocol)
-	x.optional("ProtocolVersion", row.version)
-	x.number("Port", int(row.spec.Port))
-	x.text("VpcId", row.spec.VPC)
-	x.text("TargetType", row.spec.Type)
-	x.text("IpAddressType", row.spec.IPAddressType)
-	x.text("HealthCheckProtocol", hc.Protocol)
-	x.text("HealthCheckPort", hc.Port)
-	x.text("HealthCheckEnabled", "true")
-	x.number("HealthCheckIntervalSeconds", wholeSeconds(hc.Interval))
-	x.number("HealthCheckTimeoutSeconds", wholeSeconds(hc.Timeout))
-	x.number("HealthyThresholdCount", hc.Healthy)
-	x.number("UnhealthyThresholdCount", hc.Unhealthy)
-	x.optional("HealthCheckPath", hc.Path)
+	x.Text("TargetGroupArn", row.arn)
+	x.Text("TargetGroupName", row.name)
+	x.Text("Protocol", row.spec.Protocol)
+	x.Optional("ProtocolVersion", row.version)
+	x.Number("Port", int(row.spec.Port))
+	x.Text("VpcId", row.spec.VPC)
+	x.Text("TargetType", row.spec.Type)
+	x.Text("IpAddressType", row.spec.IPAddressType)
+	x.Text("HealthCheckProtocol", hc.Protocol)
+	x.Text("HealthCheckPort", hc.Port)
+	x.Text("HealthCheckEnabled", "true")
+	x.Number("HealthCheckIntervalSeconds", wholeSeconds(hc.Interval))
+	x.Number("HealthCheckTimeoutSeconds", wholeSeconds(hc.Timeout))
+	x.Number("HealthyThresholdCount", hc.Healthy)
+	x.Number("UnhealthyThresholdCount", hc.Unhealthy)
+	x.Optional("HealthCheckPath", hc.Path)
 	if hc.Codes != "" {
-		x.in("Matcher", func() { x.text("HttpCode", hc.Codes) })
+		x.In("Matcher", func() { x.Text("HttpCode", hc.Codes) })
 	}
-	xmlList(x, "LoadBalancerArns", row.balancers, func(arn string) { x.WriteString(arn) })
+	wire.List(x, "LoadBalancerArns", row.balancers, func(arn string) { x.WriteString(arn) })
 }
 
 // wholeSeconds rounds up: a check every 200 ms, which only elbsim can do, shows as one second.
@@ -181,13 +183,13 @@ type describeTargetGroups struct {
 	size     int
 }
 
-func decodeDescribeGroups(f form) (request, *APIError) {
-	r := &describeTargetGroups{balancer: f.text("LoadBalancerArn")}
-	var err *APIError
-	if r.names, err = f.texts("Names"); err != nil {
+func decodeDescribeGroups(f wire.Form) (request, *wire.Error) {
+	r := &describeTargetGroups{balancer: f.Text("LoadBalancerArn")}
+	var err *wire.Error
+	if r.names, err = f.Texts("Names"); err != nil {
 		return nil, err
 	}
-	if r.arns, err = f.texts("TargetGroupArns"); err != nil {
+	if r.arns, err = f.Texts("TargetGroupArns"); err != nil {
 		return nil, err
 	}
 	given := 0
@@ -197,24 +199,24 @@ func decodeDescribeGroups(f form) (request, *APIError) {
 		}
 	}
 	if given > 1 {
-		return nil, errValidation("Only one of load balancer ARN, target group names or target group ARNs can be specified")
+		return nil, wire.ErrValidation("Only one of load balancer ARN, target group names or target group ARNs can be specified")
 	}
 	if r.balancer != "" && !strings.Contains(r.balancer, ":loadbalancer/") {
-		return nil, errValidation("'%s' is not a valid load balancer ARN", clip(r.balancer))
+		return nil, wire.ErrValidation("'%s' is not a valid load balancer ARN", wire.Clip(r.balancer))
 	}
 	for _, arn := range r.arns {
 		if err := checkGroupARN(arn); err != nil {
 			return nil, err
 		}
 	}
-	if r.size, err = f.number("PageSize", 1, 400); err != nil {
+	if r.size, err = f.Number("PageSize", 1, 400); err != nil {
 		return nil, err
 	}
 	r.size = cmp.Or(r.size, 400)
-	if m := f.text("Marker"); m != "" {
+	if m := f.Text("Marker"); m != "" {
 		raw, decodeErr := base64.RawURLEncoding.DecodeString(m)
 		if decodeErr != nil {
-			return nil, errValidation("Marker '%s' is not valid", clip(m))
+			return nil, wire.ErrValidation("Marker '%s' is not valid", wire.Clip(m))
 		}
 		r.after = string(raw)
 	}
@@ -225,7 +227,7 @@ func (r *describeTargetGroups) subject() subject {
 	return subject{groups: slices.Concat(r.names, r.arns)}
 }
 
-func (r *describeTargetGroups) apply(s *Sim, _ time.Time) (reply, *APIError) {
+func (r *describeTargetGroups) apply(s *Sim, _ time.Time) (wire.Reply, *wire.Error) {
 	groups, err := r.chosen(s)
 	if err != nil {
 		return nil, err
@@ -254,12 +256,12 @@ func (r *describeTargetGroups) apply(s *Sim, _ time.Time) (reply, *APIError) {
 }
 
 // chosen returns the groups that the call asks for. One unknown name or ARN fails it whole.
-func (r *describeTargetGroups) chosen(s *Sim) ([]*group, *APIError) {
+func (r *describeTargetGroups) chosen(s *Sim) ([]*group, *wire.Error) {
 	var out []*group
 	switch {
 	case r.balancer != "":
 		if !slices.ContainsFunc(s.balancers, func(b *balancer) bool { return b.arn == r.balancer }) {
-			return nil, errBalancerNotFound()
+			return nil, wire.ErrBalancerNotFound()
 		}
 		for _, g := range s.groups {
 			if g.users[r.balancer] > 0 {
@@ -270,7 +272,7 @@ func (r *describeTargetGroups) chosen(s *Sim) ([]*group, *APIError) {
 		for _, ref := range slices.Concat(r.names, r.arns) {
 			g, err := s.find(ref)
 			if err != nil {
-				return nil, errGroupNotFound()
+				return nil, wire.ErrGroupNotFound()
 			}
 			if !slices.Contains(out, g) {
 				out = append(out, g)
@@ -285,25 +287,25 @@ func (r *describeTargetGroups) chosen(s *Sim) ([]*group, *APIError) {
 // deleteTargetGroup is the call of that name. A group that is not there is no error.
 type deleteTargetGroup struct{ arn string }
 
-func decodeDeleteGroup(f form) (request, *APIError) {
+func decodeDeleteGroup(f wire.Form) (request, *wire.Error) {
 	arn, err := decodeGroupARN(f)
 	return &deleteTargetGroup{arn}, err
 }
 
 func (r *deleteTargetGroup) subject() subject { return subject{groups: []string{r.arn}} }
 
-func (r *deleteTargetGroup) apply(s *Sim, _ time.Time) (reply, *APIError) {
+func (r *deleteTargetGroup) apply(s *Sim, _ time.Time) (wire.Reply, *wire.Error) {
 	g := s.groups[r.arn]
 	if g == nil {
-		return noResult, nil
+		return wire.NoResult, nil
 	}
 	for balancer := range g.users {
 		if balancer != "" {
-			return nil, errResourceInUse(g.arn)
+			return nil, wire.ErrResourceInUse(g.arn)
 		}
 	}
 	s.dropGroup(g)
-	return noResult, nil
+	return wire.NoResult, nil
 }
 
 func (s *Sim) dropGroup(g *group) {
@@ -323,7 +325,7 @@ type modifyTargetGroup struct {
 	check HealthCheck
 }
 
-func decodeModifyGroup(f form) (request, *APIError) {
+func decodeModifyGroup(f wire.Form) (request, *wire.Error) {
 	arn, err := decodeGroupARN(f)
 	if err != nil {
 		return nil, err
@@ -334,10 +336,10 @@ func decodeModifyGroup(f form) (request, *APIError) {
 
 func (r *modifyTargetGroup) subject() subject { return subject{groups: []string{r.arn}} }
 
-func (r *modifyTargetGroup) apply(s *Sim, now time.Time) (reply, *APIError) {
+func (r *modifyTargetGroup) apply(s *Sim, now time.Time) (wire.Reply, *wire.Error) {
 	g := s.groups[r.arn]
 	if g == nil {
-		return nil, errGroupNotFound()
+		return nil, wire.ErrGroupNotFound()
 	}
 	old, set := g.spec.HealthCheck, r.check
 	spec := g.spec

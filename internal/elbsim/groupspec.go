@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"berth/internal/elbsim/wire"
 )
 
 var (
@@ -13,53 +15,53 @@ var (
 	checkProtocol = []string{"HTTP", "HTTPS", "TCP"}
 )
 
-func checkGroupName(name string) *APIError {
+func checkGroupName(name string) *wire.Error {
 	switch {
 	case name == "":
-		return errMissing("Name").of("name")
+		return wire.ErrMissing("Name").Of("name")
 	case len(name) > 32:
-		return errValidation("Target group name '%s' cannot be longer than '32' characters", clip(name)).of("name")
+		return wire.ErrValidation("Target group name '%s' cannot be longer than '32' characters", wire.Clip(name)).Of("name")
 	case strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-"):
-		return errValidation("Target group name '%s' cannot begin or end with a hyphen", clip(name)).of("name")
+		return wire.ErrValidation("Target group name '%s' cannot begin or end with a hyphen", wire.Clip(name)).Of("name")
 	case !groupName.MatchString(name):
-		return errValidation("Target group name '%s' can only contain characters that are alphanumeric characters and hyphens(-)", clip(name)).of("name")
+		return wire.ErrValidation("Target group name '%s' can only contain characters that are alphanumeric characters and hyphens(-)", wire.Clip(name)).Of("name")
 	}
 	return nil
 }
 
 // checkGroup checks a spec that has its defaults.
-func checkGroup(g *Group) *APIError {
+func checkGroup(g *Group) *wire.Error {
 	hc := &g.HealthCheck
 	switch {
 	case !slices.Contains(protocols, g.Protocol):
-		return errEnum("Protocol", g.Protocol, protocols...).of("protocol")
+		return wire.ErrEnum("Protocol", g.Protocol, protocols...).Of("protocol")
 	case g.Protocol == "GENEVE" || strings.HasSuffix(g.Protocol, "QUIC"):
-		return errValidation("elbsim does not support target groups with protocol %s", g.Protocol).of("protocol")
+		return wire.ErrValidation("elbsim does not support target groups with protocol %s", g.Protocol).Of("protocol")
 	case !slices.Contains(targetTypes, g.Type):
-		return errEnum("TargetType", g.Type, targetTypes...).of("type")
+		return wire.ErrEnum("TargetType", g.Type, targetTypes...).Of("type")
 	case g.Type != "instance" && g.Type != "ip":
-		return errValidation("elbsim does not support target groups of type %s", g.Type).of("type")
+		return wire.ErrValidation("elbsim does not support target groups of type %s", g.Type).Of("type")
 	case g.IPAddressType != "ipv4" && g.IPAddressType != "ipv6":
-		return errEnum("IpAddressType", g.IPAddressType, "ipv4", "ipv6").of("ip_address_type")
+		return wire.ErrEnum("IpAddressType", g.IPAddressType, "ipv4", "ipv6").Of("ip_address_type")
 	case !slices.Contains(checkProtocol, hc.Protocol):
-		return errValidation("Health check protocol '%s' is not supported; it must be one of HTTP, HTTPS, TCP", clip(hc.Protocol)).of("health_check.protocol")
+		return wire.ErrValidation("Health check protocol '%s' is not supported; it must be one of HTTP, HTTPS, TCP", wire.Clip(hc.Protocol)).Of("health_check.protocol")
 	case hc.Protocol == "TCP" && (g.Protocol == "HTTP" || g.Protocol == "HTTPS"):
-		return errValidation("Health check protocol 'TCP' is not supported for target groups with the protocol %s", g.Protocol).of("health_check.protocol")
+		return wire.ErrValidation("Health check protocol 'TCP' is not supported for target groups with the protocol %s", g.Protocol).Of("health_check.protocol")
 	case hc.Timeout > hc.Interval && hc.Interval >= minInterval:
-		return errValidation("Health check timeout '%g' must be smaller than or equal to the interval '%g'", hc.Timeout.Seconds(), hc.Interval.Seconds()).of("health_check.timeout")
+		return wire.ErrValidation("Health check timeout '%g' must be smaller than or equal to the interval '%g'", hc.Timeout.Seconds(), hc.Interval.Seconds()).Of("health_check.timeout")
 	case g.DeregistrationDelay > time.Hour:
-		return errRange(attrDelay, int(g.DeregistrationDelay.Seconds()), 0, 3600).of("deregistration_delay")
+		return wire.ErrRange(attrDelay, int(g.DeregistrationDelay.Seconds()), 0, 3600).Of("deregistration_delay")
 	}
 	if hc.Port != trafficPort {
 		if n, err := strconv.Atoi(hc.Port); err != nil || n < 1 || n > 65535 {
-			return errValidation("Health check port '%s' must be either '%s' or in the range 1 to 65535", clip(hc.Port), trafficPort).of("health_check.port")
+			return wire.ErrValidation("Health check port '%s' must be either '%s' or in the range 1 to 65535", wire.Clip(hc.Port), trafficPort).Of("health_check.port")
 		}
 	}
 	if hc.Path != "" && (hc.Path[0] != '/' || len(hc.Path) > 1024) {
-		return errValidation("Health check path '%s' must begin with a '/' and have at most 1024 characters", clip(hc.Path)).of("health_check.path")
+		return wire.ErrValidation("Health check path '%s' must begin with a '/' and have at most 1024 characters", wire.Clip(hc.Path)).Of("health_check.path")
 	}
 	if hc.Codes != "" && !validCodes(hc.Codes, g.Protocol) {
-		return errValidation("Health check matcher HTTP code '%s' is not valid", clip(hc.Codes)).of("health_check.codes")
+		return wire.ErrValidation("Health check matcher HTTP code '%s' is not valid", wire.Clip(hc.Codes)).Of("health_check.codes")
 	}
 	return nil
 }

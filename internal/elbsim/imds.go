@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"berth/internal/elbsim/wire"
 )
 
 const (
@@ -158,7 +160,7 @@ func (s *Sim) metadata(ctx context.Context, method, path string, header http.Hea
 }
 
 // imdsStatus is the status with which a fault of IMDS answers: 500, unless one was asked for.
-func imdsStatus(e *APIError) int {
+func imdsStatus(e *wire.Error) int {
 	if e.Code == "InternalFailure" || e.Status != http.StatusBadRequest {
 		return e.Status
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"berth/internal/elbsim/limits"
 	"berth/pkg/target"
 )
 
@@ -189,7 +190,7 @@ func TestLatency(t *testing.T) {
 func TestThrottling(t *testing.T) {
 	for _, rejectedTakes := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			throttling := DefaultThrottling()
+			throttling := limits.Default()
 			throttling.RejectedTakes = rejectedTakes
 			s := New(Config{Throttling: throttling})
 			arn := addGroup(t, s, Group{Name: "web"})

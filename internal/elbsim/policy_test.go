@@ -9,6 +9,8 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+
+	"berth/internal/elbsim/iam"
 )
 
 const testPolicy = `{
@@ -25,7 +27,7 @@ const testPolicy = `{
 }`
 
 func TestPolicy(t *testing.T) {
-	p, err := ParsePolicy([]byte(testPolicy))
+	p, err := iam.Parse([]byte(testPolicy))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +76,7 @@ func TestPolicy(t *testing.T) {
 
 // Describe calls know no resources: a policy that names some does not allow them.
 func TestPolicy_describeNeedsStar(t *testing.T) {
-	p, err := ParsePolicy([]byte(`{"Statement": {"Effect": "Allow", "Action": "elasticloadbalancing:*", "Resource": "arn:aws:elasticloadbalancing:*:*:targetgroup/*"}}`))
+	p, err := iam.Parse([]byte(`{"Statement": {"Effect": "Allow", "Action": "elasticloadbalancing:*", "Resource": "arn:aws:elasticloadbalancing:*:*:targetgroup/*"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +113,7 @@ func TestPolicy_refused(t *testing.T) {
 		"unknown condition":  `{"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"StringEquals": {"aws:username": "x"}}}]}`,
 		"number as resource": `{"Statement": [{"Effect": "Allow", "Action": "*", "Resource": 1}]}`,
 	} {
-		if _, err := ParsePolicy([]byte(document)); err == nil {
+		if _, err := iam.Parse([]byte(document)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -119,44 +121,19 @@ func TestPolicy_refused(t *testing.T) {
 
 func TestLoadPolicy(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy.json")
-	if _, err := LoadPolicy(file); !errors.Is(err, os.ErrNotExist) {
+	if _, err := iam.Load(file); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: got %v", err)
 	}
 	if err := os.WriteFile(file, []byte(`{"Statement": []}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadPolicy(file); err == nil || !strings.Contains(err.Error(), file) {
+	if _, err := iam.Load(file); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("got %v; want an error that names the file", err)
 	}
 	if err := os.WriteFile(file, []byte(testPolicy), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadPolicy(file); err != nil {
+	if _, err := iam.Load(file); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestWildcard(t *testing.T) {
-	for _, test := range []struct {
-		pattern, s string
-		want       bool
-	}{
-		{"", "", true},
-		{"", "a", false},
-		{"*", "", true},
-		{"*", "a/b", true},
-		{"a*c", "abbc", true},
-		{"a*c", "ab", false},
-		{"a?c", "abc", true},
-		{"a?c", "ac", false},
-		{"*a*b*", "xxaxxbxx", true},
-		{"*ab", "aab", true},
-		{"a**", "a", true},
-		{"targetgroup/web/*", "targetgroup/web2/1", false},
-		{"/img/*", "/img/a/b.png", true},
-	} {
-		if got := wildcard(test.pattern, test.s); got != test.want {
-			t.Errorf("wildcard(%q, %q): got %v; want %v", test.pattern, test.s, got, test.want)
-		}
 	}
 }

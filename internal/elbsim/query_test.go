@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"berth/internal/elbsim/wire"
 )
 
 // post sends a raw body to the API and returns status and reply.
@@ -61,8 +61,8 @@ func TestQuery_badInput(t *testing.T) {
 		"member 0":               {"Action=RegisterTargets&Targets.member.0.Id=i-1" + v + arn, "ValidationError", "is not a member of a list"},
 		"member in words":        {"Action=RegisterTargets&Targets.member.one.Id=i-1" + v + arn, "ValidationError", "is not a member of a list"},
 		"huge member":            {"Action=RegisterTargets&Targets.member.99999999999999999999.Id=i-1" + v + arn, "ValidationError", "is not a member of a list"},
-		"too large":              {"Action=RegisterTargets" + v + arn + "&X=" + strings.Repeat("x", maxBody), "ValidationError", "too large"},
-		"much too large":         {"Action=RegisterTargets" + v + arn + "&X=" + strings.Repeat("x", 16*maxBody), "ValidationError", "too large"},
+		"too large":              {"Action=RegisterTargets" + v + arn + "&X=" + strings.Repeat("x", wire.MaxBody), "ValidationError", "too large"},
+		"much too large":         {"Action=RegisterTargets" + v + arn + "&X=" + strings.Repeat("x", 16*wire.MaxBody), "ValidationError", "too large"},
 		"text in XML":            {"Action=" + url.QueryEscape("<&>\x00\"") + v, "InvalidAction", "<&>"},
 		"attribute without key":  {"Action=ModifyTargetGroupAttributes&Attributes.member.1.Value=1" + v + arn, "ValidationError", "Value null at 'key'"},
 		"no attributes":          {"Action=ModifyTargetGroupAttributes" + v + arn, "ValidationError", "Value null at 'attributes'"},
@@ -113,30 +113,6 @@ func TestQuery_get(t *testing.T) {
 	b, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/xml" || !strings.Contains(string(b), "<TargetGroupName>web</TargetGroupName>") {
 		t.Errorf("got %d %s %s, %v", resp.StatusCode, resp.Header, b, err)
-	}
-}
-
-func TestForm_lists(t *testing.T) {
-	f, err := parseForm("T.member.10.Id=ten&T.member.2.Id=two&T.member.2.Port=2&T.member.1.Id=one&U.member.1.Id=other&N.member.2=b&N.member.1=a&N.member.0=x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	members, err := f.list("T")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, m := range members {
-		got = append(got, m.text("Id")+m.text("Port"))
-	}
-	if diff := cmp.Diff([]string{"one", "two2", "ten"}, got); diff != "" {
-		t.Errorf("members in the order of their numbers, whatever the gaps (-want +got):\n%s", diff)
-	}
-	if _, err := f.texts("N"); err == nil {
-		t.Error("member 0 was accepted")
-	}
-	if empty, err := f.list("None"); err != nil || len(empty) != 0 {
-		t.Errorf("no such list: got %v, %v", empty, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"berth/internal/elbsim/wire"
 	"berth/pkg/target"
 )
 
@@ -92,7 +93,7 @@ func (r *record) at(id uint64) *Call {
 }
 
 // took writes down that the call took effect, or failed to.
-func (r *record) took(id uint64, at time.Time, err *APIError) {
+func (r *record) took(id uint64, at time.Time, err *wire.Error) {
 	c := r.at(id)
 	switch {
 	case c == nil:

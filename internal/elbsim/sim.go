@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"berth/internal/elbsim/iam"
+	"berth/internal/elbsim/limits"
 	"berth/pkg/target"
 )
 
@@ -30,11 +32,11 @@ type Config struct {
 	// lag 0 proves nothing about AWS.
 	Lags *Lags
 	// Throttling turns the account's token buckets on. Nil: no call is ever throttled.
-	Throttling *Throttling
+	Throttling *limits.Throttling
 	// Quotas are the account's limits; their zero fields are AWS's defaults.
 	Quotas Quotas
 	// Policy allows what an IAM policy document allows. Nil: everything is allowed.
-	Policy *Policy
+	Policy *iam.Policy
 	// Caller is the ARN that AccessDenied names. Empty: the assumed role "elbsim" of the first instance.
 	Caller string
 	// Unverified chooses among the behaviours that AWS does not document.
@@ -125,8 +127,8 @@ type Sim struct {
 	mu        sync.Mutex
 	latency   time.Duration
 	lags      Lags
-	throttle  *buckets
-	policy    *Policy
+	throttle  *limits.Buckets
+	policy    *iam.Policy
 	groups    map[string]*group // by ARN
 	byName    map[string]*group
 	created   map[string]int // how often a group's name was used: part of the ARN
@@ -175,7 +177,7 @@ func New(cfg Config) *Sim {
 		s.lags = *cfg.Lags
 	}
 	s.record.limit = cfg.RecordLimit
-	s.throttle = newBuckets(cfg.Throttling, time.Now())
+	s.throttle = limits.New(cfg.Throttling, time.Now())
 	s.secret = fmt.Sprintf("%s/%s/%d", cfg.Account, cfg.Instance.ID, cfg.Seed)
 	s.addInstance(cfg.Instance)
 	s.pages = s.newPages()
@@ -225,10 +227,10 @@ func (s *Sim) SetLags(l Lags) {
 }
 
 // SetThrottling fills the buckets anew and turns them on, or off with nil.
-func (s *Sim) SetThrottling(t *Throttling) {
+func (s *Sim) SetThrottling(t *limits.Throttling) {
 	now := s.lock()
 	defer s.mu.Unlock()
-	s.throttle = newBuckets(t, now)
+	s.throttle = limits.New(t, now)
 }
 
 // SetClock puts AWS's clock, which the Date of its replies shows, ahead of this machine's, or behind it if negative.
@@ -259,7 +261,7 @@ func partition(region string) string {
 }
 
 // SetPolicy changes what the caller is allowed to do. Nil: everything.
-func (s *Sim) SetPolicy(p *Policy) {
+func (s *Sim) SetPolicy(p *iam.Policy) {
 	s.lock()
 	defer s.mu.Unlock()
 	s.policy = p

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"berth/internal/elbsim/wire"
 	"berth/pkg/target"
 )
 
@@ -93,7 +94,7 @@ type entry struct {
 }
 
 // newGroup makes a group of a valid spec, with defaults filled in, and adds it to the account.
-func (s *Sim) newGroup(spec Group) (*group, *APIError) {
+func (s *Sim) newGroup(spec Group) (*group, *wire.Error) {
 	if err := checkGroupName(spec.Name); err != nil {
 		return nil, err
 	}
@@ -108,7 +109,7 @@ func (s *Sim) newGroup(spec Group) (*group, *APIError) {
 		return nil, err
 	}
 	if q := s.cfg.Quotas.GroupsPerRegion; q > 0 && len(s.groups) >= q {
-		return nil, errTooManyTargetGroups(q)
+		return nil, wire.ErrTooManyTargetGroups(q)
 	}
 	s.created[spec.Name]++
 	g := &group{

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/internal/elbsim/wire"
 	"berth/pkg/target"
 )
 
@@ -30,46 +31,46 @@ func (d description) key(g *group) target.Target {
 }
 
 // decodeTargets reads the ARN and the targets that the three target calls share.
-func decodeTargets(f form, needTargets bool) (string, []description, *APIError) {
+func decodeTargets(f wire.Form, needTargets bool) (string, []description, *wire.Error) {
 	arn, err := decodeGroupARN(f)
 	if err != nil {
 		return "", nil, err
 	}
-	members, err := f.list("Targets")
+	members, err := f.List("Targets")
 	if err != nil {
 		return "", nil, err
 	}
 	if needTargets && len(members) == 0 {
-		return "", nil, errMissing("Targets")
+		return "", nil, wire.ErrMissing("Targets")
 	}
 	out := make([]description, len(members))
 	for i, m := range members {
-		if out[i].id, err = m.required("Id"); err != nil {
+		if out[i].id, err = m.Required("Id"); err != nil {
 			return "", nil, err
 		}
-		port, err := m.number("Port", 1, 65535)
+		port, err := m.Number("Port", 1, 65535)
 		if err != nil {
 			return "", nil, err
 		}
 		out[i].port = uint16(port) //nolint:gosec // checked just above
-		out[i].zone = m.text("AvailabilityZone")
+		out[i].zone = m.Text("AvailabilityZone")
 	}
 	return arn, out, nil
 }
 
 // decodeGroupARN reads TargetGroupArn and refuses what is no target group's ARN at all.
-func decodeGroupARN(f form) (string, *APIError) {
-	arn, err := f.required("TargetGroupArn")
+func decodeGroupARN(f wire.Form) (string, *wire.Error) {
+	arn, err := f.Required("TargetGroupArn")
 	if err != nil {
 		return "", err
 	}
 	return arn, checkGroupARN(arn)
 }
 
-func checkGroupARN(arn string) *APIError {
+func checkGroupARN(arn string) *wire.Error {
 	parts := strings.SplitN(arn, ":", 6)
 	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "elasticloadbalancing" || !strings.HasPrefix(parts[5], "targetgroup/") {
-		return errValidation("'%s' is not a valid target group ARN", clip(arn))
+		return wire.ErrValidation("'%s' is not a valid target group ARN", wire.Clip(arn))
 	}
 	return nil
 }
@@ -80,7 +81,7 @@ type registerTargets struct {
 	targets []description
 }
 
-func decodeRegister(f form) (request, *APIError) {
+func decodeRegister(f wire.Form) (request, *wire.Error) {
 	arn, targets, err := decodeTargets(f, true)
 	return &registerTargets{arn, targets}, err
 }
@@ -89,14 +90,14 @@ func (r *registerTargets) subject() subject {
 	return subject{groups: []string{r.arn}, targets: r.targets}
 }
 
-func (r *registerTargets) apply(s *Sim, now time.Time) (reply, *APIError) {
+func (r *registerTargets) apply(s *Sim, now time.Time) (wire.Reply, *wire.Error) {
 	g := s.groups[r.arn]
 	if g == nil {
-		return nil, errGroupNotFound()
+		return nil, wire.ErrGroupNotFound()
 	}
 	s.forget(g, now)
 	if q := s.cfg.Quotas.TargetsPerCall; q > 0 && len(r.targets) > q {
-		return nil, errValidation("1 validation error detected: Value at 'targets' failed to satisfy constraint: Member must have length less than or equal to %d", q)
+		return nil, wire.ErrValidation("1 validation error detected: Value at 'targets' failed to satisfy constraint: Member must have length less than or equal to %d", q)
 	}
 	valid, invalid := s.checkTargets(g, r.targets, now)
 	if invalid != nil && !s.cfg.Unverified.PartialRegister {
@@ -108,7 +109,7 @@ func (r *registerTargets) apply(s *Sim, now time.Time) (reply, *APIError) {
 	for _, v := range valid {
 		s.register(g, v.key, v.zone, v.inst, now)
 	}
-	return noResult, invalid
+	return wire.NoResult, invalid
 }
 
 // candidate is a target that may be registered.
@@ -119,7 +120,7 @@ type candidate struct {
 }
 
 // checkTargets sorts the targets of a call into valid ones and the error that the first kind of invalid ones causes.
-func (s *Sim) checkTargets(g *group, targets []description, now time.Time) ([]candidate, *APIError) {
+func (s *Sim) checkTargets(g *group, targets []description, now time.Time) ([]candidate, *wire.Error) {
 	var (
 		valid                                          []candidate
 		unknown, stopped, foreign, noAddress, draining []string
@@ -141,7 +142,7 @@ func (s *Sim) checkTargets(g *group, targets []description, now time.Time) ([]ca
 			continue
 		}
 		if !instanceID.MatchString(d.id) {
-			return nil, errValidation("Instance ID '%s' is not valid", clip(d.id))
+			return nil, wire.ErrValidation("Instance ID '%s' is not valid", wire.Clip(d.id))
 		}
 		c.inst = s.instances[d.id]
 		if c.inst == nil && s.cfg.AnyInstance {
@@ -160,22 +161,22 @@ func (s *Sim) checkTargets(g *group, targets []description, now time.Time) ([]ca
 	}
 	switch {
 	case unknown != nil:
-		return valid, errUnknownInstances(unknown)
+		return valid, wire.ErrUnknownInstances(unknown)
 	case stopped != nil:
-		return valid, errNotRunning(stopped)
+		return valid, wire.ErrNotRunning(stopped)
 	case foreign != nil:
-		return valid, errWrongVPC(g.spec.VPC, foreign)
+		return valid, wire.ErrWrongVPC(g.spec.VPC, foreign)
 	case noAddress != nil:
-		return valid, errNotAddresses(noAddress)
+		return valid, wire.ErrNotAddresses(noAddress)
 	case draining != nil:
-		return valid, errDraining(draining)
+		return valid, wire.ErrDraining(draining)
 	}
 	return valid, nil
 }
 
 // checkQuotas reports which quota the registration of these targets would exceed. A call that exceeds one registers
 // nothing.
-func (s *Sim) checkQuotas(g *group, targets []candidate) *APIError {
+func (s *Sim) checkQuotas(g *group, targets []candidate) *wire.Error {
 	added := map[target.Target]bool{}
 	perID := map[string]int{}
 	for _, c := range targets {
@@ -192,7 +193,7 @@ func (s *Sim) checkQuotas(g *group, targets []candidate) *APIError {
 		held = len(g.entries)
 	}
 	if q := s.cfg.Quotas.TargetsPerGroup; q > 0 && held+len(added) > q {
-		return errTooManyTargets(g.arn, q)
+		return wire.ErrTooManyTargets(g.arn, q)
 	}
 	if err := s.checkBalancerQuota(g, len(added)); err != nil {
 		return err
@@ -202,7 +203,7 @@ func (s *Sim) checkQuotas(g *group, targets []candidate) *APIError {
 		n := perID[c.key.ID]
 		// The count is only worth while where the limit is near, whatever the groups.
 		if q > 0 && c.inst != nil && len(c.inst.entries)+n > q && registrations(c.inst, g)+n > q {
-			return errTooManyRegistrations(c.key.ID, q)
+			return wire.ErrTooManyRegistrations(c.key.ID, q)
 		}
 	}
 	return nil
@@ -210,7 +211,7 @@ func (s *Sim) checkQuotas(g *group, targets []candidate) *APIError {
 
 // checkBalancerQuota reports whether the group's load balancers have room. A target counts once for each of their
 // groups that it is in.
-func (s *Sim) checkBalancerQuota(g *group, added int) *APIError {
+func (s *Sim) checkBalancerQuota(g *group, added int) *wire.Error {
 	q := s.cfg.Quotas.TargetsPerLoadBalancer
 	if q == 0 {
 		q = 1000
@@ -228,7 +229,7 @@ func (s *Sim) checkBalancerQuota(g *group, added int) *APIError {
 			}
 		}
 		if added > q {
-			return errTooManyBalancerTargets(arn, q)
+			return wire.ErrTooManyBalancerTargets(arn, q)
 		}
 	}
 	return nil
@@ -260,7 +261,7 @@ type deregisterTargets struct {
 	targets []description
 }
 
-func decodeDeregister(f form) (request, *APIError) {
+func decodeDeregister(f wire.Form) (request, *wire.Error) {
 	arn, targets, err := decodeTargets(f, true)
 	return &deregisterTargets{arn, targets}, err
 }
@@ -269,10 +270,10 @@ func (r *deregisterTargets) subject() subject {
 	return subject{groups: []string{r.arn}, targets: r.targets}
 }
 
-func (r *deregisterTargets) apply(s *Sim, now time.Time) (reply, *APIError) {
+func (r *deregisterTargets) apply(s *Sim, now time.Time) (wire.Reply, *wire.Error) {
 	g := s.groups[r.arn]
 	if g == nil {
-		return nil, errGroupNotFound()
+		return nil, wire.ErrGroupNotFound()
 	}
 	s.forget(g, now)
 	for _, d := range r.targets {
@@ -281,7 +282,7 @@ func (r *deregisterTargets) apply(s *Sim, now time.Time) (reply, *APIError) {
 			s.remove(e, now)
 		}
 	}
-	return noResult, nil
+	return wire.NoResult, nil
 }
 
 // describeTargetHealth is the call of that name.
@@ -290,7 +291,7 @@ type describeTargetHealth struct {
 	targets []description
 }
 
-func decodeDescribeHealth(f form) (request, *APIError) {
+func decodeDescribeHealth(f wire.Form) (request, *wire.Error) {
 	arn, targets, err := decodeTargets(f, false)
 	return &describeTargetHealth{arn, targets}, err
 }
@@ -307,10 +308,10 @@ type healthRow struct {
 	health    Health
 }
 
-func (r *describeTargetHealth) apply(s *Sim, now time.Time) (reply, *APIError) {
+func (r *describeTargetHealth) apply(s *Sim, now time.Time) (wire.Reply, *wire.Error) {
 	g := s.groups[r.arn]
 	if g == nil {
-		return nil, errGroupNotFound()
+		return nil, wire.ErrGroupNotFound()
 	}
 	s.forget(g, now)
 	at := now.Add(-s.lags.Describe)
@@ -336,21 +337,21 @@ func (r *describeTargetHealth) apply(s *Sim, now time.Time) (reply, *APIError) {
 		}
 		rows = append(rows, row)
 	}
-	return func(x *xmlWriter) {
-		xmlList(x, "TargetHealthDescriptions", rows, func(row healthRow) { row.write(x) })
+	return func(x *wire.Writer) {
+		wire.List(x, "TargetHealthDescriptions", rows, func(row healthRow) { row.write(x) })
 	}, nil
 }
 
-func (row healthRow) write(x *xmlWriter) {
-	x.optional("HealthCheckPort", row.checkPort)
-	x.in("TargetHealth", func() {
-		x.text("State", string(row.health.State))
-		x.optional("Reason", row.health.Reason)
-		x.optional("Description", row.health.Description)
+func (row healthRow) write(x *wire.Writer) {
+	x.Optional("HealthCheckPort", row.checkPort)
+	x.In("TargetHealth", func() {
+		x.Text("State", string(row.health.State))
+		x.Optional("Reason", row.health.Reason)
+		x.Optional("Description", row.health.Description)
 	})
-	x.in("Target", func() {
-		x.text("Id", row.key.ID)
-		x.number("Port", int(row.key.Port))
-		x.optional("AvailabilityZone", row.zone)
+	x.In("Target", func() {
+		x.Text("Id", row.key.ID)
+		x.Number("Port", int(row.key.Port))
+		x.Optional("AvailabilityZone", row.zone)
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"berth/internal/elbsim/wire"
 )
 
 // ending is how the exchange of one request ends.
@@ -150,14 +152,14 @@ func readBody(r *http.Request) (string, error) {
 		return r.URL.RawQuery, nil
 	}
 	defer r.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	raw, err := io.ReadAll(io.LimitReader(r.Body, wire.MaxBody+1))
 	if err != nil {
 		return "", fmt.Errorf("read request body: %w", err)
 	}
 	if len(raw) == 0 {
 		return r.URL.RawQuery, nil
 	}
-	if len(raw) > maxBody {
+	if len(raw) > wire.MaxBody {
 		// A client that is still sending would not see the reply.
 		_, _ = io.CopyN(io.Discard, r.Body, 64<<20)
 		return string(raw), errTooLarge

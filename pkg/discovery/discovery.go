@@ -19,6 +19,7 @@ package discovery
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -246,3 +247,22 @@ type DrainStore interface {
 	Load() ([]Drain, error)
 	Save(drains []Drain) error
 }
+
+// EngineError says why Docker cannot be reached, and what to change.
+type EngineError struct {
+	Host   string
+	Why    string
+	Change string
+	Err    error
+}
+
+// Error returns one sentence for a person.
+func (e *EngineError) Error() string {
+	return "reach docker at " + e.Host + ": " + e.Why + "; " + e.Change
+}
+
+// Unwrap returns the cause.
+func (e *EngineError) Unwrap() error { return e.Err }
+
+// ErrEngineStopped says that the engine is stopped and that connecting would start it.
+var ErrEngineStopped = errors.New("docker is stopped")

@@ -9,7 +9,6 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
-	"berth/test/harness"
 )
 
 // historian is an engine in memory that can tell the past.
@@ -65,31 +64,5 @@ func TestWatcher_pastIsKnownFirst(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestDocker_Past(t *testing.T) {
-	engine, docker := realEngine(t)
-	since := time.Now()
-	c := engine.Run(t, harness.Spec{})
-	c.Signal(t, "HUP")
-	c.Rename(t, harness.Unique("renamed"))
-	past := func(since time.Time) []string {
-		all, err := docker.Past(t.Context(), since)
-		if err != nil {
-			t.Fatal(err)
-		}
-		of := slices.DeleteFunc(all, func(e discovery.Event) bool { return e.Container != c.ID })
-		return actions(of)
-	}
-	want := []string{discovery.ActionConnect, discovery.ActionStart, discovery.ActionKill + " 1", discovery.ActionRename}
-	if got := past(since); !slices.Equal(got, want) {
-		t.Errorf("since the start: got %v; want %v", got, want)
-	}
-	if got := past(time.Now()); len(got) != 0 {
-		t.Errorf("since now: got %v; want nothing", got)
-	}
-	if got := past(time.Now().Add(time.Hour)); len(got) != 0 {
-		t.Errorf("since a time to come: got %v; want nothing", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"berth/internal/elbsim"
+	"berth/internal/elbsim/iam"
 	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
@@ -23,12 +24,12 @@ func tagged(name string) elbsim.Group {
 }
 
 // setPolicy has AWS enforce a policy from now on.
-func (w *world) setPolicy(p *elbsim.Policy) { w.sim.SetPolicy(p) }
+func (w *world) setPolicy(p *iam.Policy) { w.sim.SetPolicy(p) }
 
 // sicken makes three groups sick for good, each as AWS itself does it: one is deleted, one is not in the policy, one is full.
 func (w *world) sicken() {
 	w.t.Helper()
-	policy, err := elbsim.LoadPolicy(policyFile)
+	policy, err := iam.Load(policyFile)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -5,16 +5,17 @@ import (
 	"maps"
 	"slices"
 
+	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
 )
 
 // assign gives each reconciler its input: the keys that name its group, and what is wanted under them. A group whose
 // wants were not computed keeps what it had.
 func (r *Registrar) assign(ctx context.Context, d *Desired) {
-	keysOf := map[string][]Group{}
-	var unfound []Group
+	keysOf := map[string][]elb.Group{}
+	var unfound []elb.Group
 	for _, g := range d.Groups {
-		if facts, ok := r.found[g.reference().key()]; ok {
+		if facts, ok := r.found[g.Reference().Identity()]; ok {
 			keysOf[facts.ARN] = append(keysOf[facts.ARN], g)
 		} else {
 			unfound = append(unfound, g)
@@ -52,14 +53,14 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 }
 
 // mayBe reports whether one of the groups that were not found yet may be this one.
-func mayBe(groupARN string, unfound []Group) bool {
-	facts := GroupFacts{ARN: groupARN, Name: arnName(groupARN)}
-	return slices.ContainsFunc(unfound, func(g Group) bool { return g.reference().names(facts) })
+func mayBe(groupARN string, unfound []elb.Group) bool {
+	facts := elb.Facts{ARN: groupARN, Name: elb.NameOf(groupARN)}
+	return slices.ContainsFunc(unfound, func(g elb.Group) bool { return g.Reference().Names(facts) })
 }
 
 // fill completes an input. It reports false where the group's wants are not known.
-func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []Group) bool {
-	in.owner = OwnLedger
+func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []elb.Group) bool {
+	in.owner = elb.OwnLedger
 	if len(groups) == 0 {
 		if running := r.reconcilers[groupARN]; running != nil {
 			before := running.slot.Load()
@@ -70,7 +71,7 @@ func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []Group)
 		return true
 	}
 	in.group = groups[0]
-	in.facts = r.found[groups[0].reference().key()]
+	in.facts = r.found[groups[0].Reference().Identity()]
 	for _, g := range groups {
 		wants, computed := d.Wants[g.Key]
 		if !computed { //mutant:missing-key-is-empty
@@ -78,8 +79,8 @@ func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []Group)
 		}
 		in.keys = append(in.keys, g.Key)
 		in.wants = append(in.wants, wants...)
-		if g.Ownership == OwnInstance {
-			in.owner = OwnInstance
+		if g.Ownership == elb.OwnInstance {
+			in.owner = elb.OwnInstance
 		}
 	}
 	slices.Sort(in.keys)
@@ -91,8 +92,8 @@ func (r *Registrar) post(d *Desired) {
 	sought := make(map[string]GroupStatus, len(d.Groups))
 	for _, g := range d.Groups {
 		s := GroupStatus{ARN: g.ARN, Name: g.Name, Keys: []string{g.Key}, State: StateWaiting}
-		if f, ok := r.missing[g.reference().key()]; ok {
-			s.State, s.Err, s.Change = behaviours[f.err.Fault].state, f.err.Error(), advice(f.err, g.reference(), GroupFacts{})
+		if f, ok := r.missing[g.Reference().Identity()]; ok {
+			s.State, s.Err, s.Change = behaviours[f.err.Fault].state, f.err.Error(), elb.Advice(f.err, g.Reference(), elb.Facts{})
 			s.Seq, s.Tried, s.RetryAt = d.Seq, true, f.retry
 		}
 		sought[g.Key] = s

@@ -4,72 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
+	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
 )
-
-// reference is how the configuration names a group: by ARN, or by name.
-type reference struct {
-	ARN, Name string
-	Key       string // of the configuration, for messages
-	Source    string
-}
-
-func (g Group) reference() reference {
-	return reference{ARN: g.ARN, Name: g.Name, Key: g.Key, Source: g.Source}
-}
-
-// key identifies what is looked up, whichever line of the configuration asks for it.
-func (r reference) key() string {
-	if r.ARN != "" {
-		return r.ARN
-	}
-	return "name:" + r.Name
-}
-
-// names reports whether the reference is to this group.
-func (r reference) names(f GroupFacts) bool {
-	return r.ARN != "" && r.ARN == f.ARN || r.ARN == "" && r.Name == f.Name
-}
-
-func (r reference) String() string {
-	what := "the name " + fmt.Sprintf("%q", r.Name)
-	if r.ARN != "" {
-		what = "the ARN " + r.ARN
-	}
-	if strings.Contains(r.Source, "/") { // a file, which has keys: no flag and no variable
-		what += " of target_groups." + r.Key
-	}
-	if r.Source != "" {
-		return what + " in " + r.Source
-	}
-	return what + " in the configuration"
-}
-
-// Unsupported says why a group cannot be served at all, and what to change; both are empty when it can.
-//
-// Supported are groups of type instance and ip with the protocols HTTP, HTTPS, TCP, TLS, UDP and TCP_UDP.
-// Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetGroup.html
-func (f GroupFacts) Unsupported(self Self) (why, change string) {
-	switch f.TargetType {
-	case "instance", "ip":
-	default:
-		return fmt.Sprintf("target type %q cannot hold the ports of containers", f.TargetType),
-			"use a target group of type instance, or of type ip"
-	}
-	switch f.Protocol {
-	case "HTTP", "HTTPS", "TCP", "TLS", "UDP", "TCP_UDP":
-	default:
-		return fmt.Sprintf("protocol %s is not supported", f.Protocol),
-			"use a target group with protocol HTTP, HTTPS, TCP, TLS, UDP or TCP_UDP"
-	}
-	if self.VPC != "" && f.VPC != "" && self.VPC != f.VPC {
-		return fmt.Sprintf("it is in %s, this instance in %s", f.VPC, self.VPC),
-			"use a target group in this instance's VPC"
-	}
-	return "", ""
-}
 
 // Bind turns wants, which hold Docker's facts alone, into the targets of one group: it is where the port's protocol
 // meets the group's, the binding's address the host's, and the published port an id. What does not fit is refused,
@@ -83,7 +21,7 @@ func (f GroupFacts) Unsupported(self Self) (why, change string) {
 // | type instance            | (instance id, host port)                            |
 // | type ip                  | (the host's primary address, host port)             |
 // | address type ipv6        | the port published on IPv6; else the one on IPv4    |
-func Bind(self Self, f GroupFacts, wants []target.Want) (target.Set, []Refusal) {
+func Bind(self elb.Self, f elb.Facts, wants []target.Want) (target.Set, []Refusal) {
 	b := binder{self: self, facts: f, set: target.Set{}}
 	if why, change := f.Unsupported(self); why != "" {
 		for _, w := range wants {
@@ -103,8 +41,8 @@ func Bind(self Self, f GroupFacts, wants []target.Want) (target.Set, []Refusal) 
 }
 
 type binder struct {
-	self     Self
-	facts    GroupFacts
+	self     elb.Self
+	facts    elb.Facts
 	set      target.Set
 	refusals []Refusal
 }
@@ -121,33 +59,14 @@ func (b *binder) finish() (target.Set, []Refusal) {
 	return b.set, b.refusals
 }
 
-// takes reports whether the group's listeners can speak to a port of protocol p.
-func (f GroupFacts) takes(p target.Protocol) bool {
-	switch f.Protocol {
-	case "UDP":
-		return p == target.UDP
-	case "TCP_UDP":
-		return p == target.TCP || p == target.UDP
-	}
-	return p == target.TCP
-}
-
-// hostPort is the port that is published in the group's address family; 0: none is.
-func (f GroupFacts) hostPort(w target.Want) uint16 {
-	if f.IPAddressType == "ipv6" {
-		return w.HostPort6
-	}
-	return w.HostPort4
-}
-
 func (b *binder) bind(w target.Want) (target.Target, bool) {
-	if !b.facts.takes(w.Protocol) {
+	if !b.facts.Takes(w.Protocol) {
 		b.refuse(w, fmt.Sprintf("a %s target group cannot reach a %s port", b.facts.Protocol, w.Protocol),
 			"name another port in the label or the rule, or use a group of a fitting protocol")
 		return target.Target{}, false
 	}
 	ipv6 := b.facts.IPAddressType == "ipv6"
-	port, family, address := b.facts.hostPort(w), "IPv4", b.self.Address4
+	port, family, address := b.facts.HostPort(w), "IPv4", b.self.Address4
 	if ipv6 {
 		family, address = "IPv6", b.self.Address6
 	}

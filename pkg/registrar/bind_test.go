@@ -8,10 +8,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
 )
 
-var self = Self{
+var self = elb.Self{
 	InstanceID: "i-1", Region: "eu-central-1", Account: "123456789012", VPC: "vpc-1",
 	Address4: netip.MustParseAddr("10.0.0.7"), Address6: netip.MustParseAddr("fd00::7"),
 }
@@ -22,11 +23,11 @@ func TestBind(t *testing.T) {
 	udp := tcp
 	udp.Protocol = target.UDP
 	with := func(w target.Want, f func(*target.Want)) target.Want { f(&w); return w }
-	facts := func(targetType, protocol string) GroupFacts {
-		return GroupFacts{TargetType: targetType, Protocol: protocol}
+	facts := func(targetType, protocol string) elb.Facts {
+		return elb.Facts{TargetType: targetType, Protocol: protocol}
 	}
 	cases := map[string]struct {
-		facts   GroupFacts
+		facts   elb.Facts
 		wants   []target.Want
 		targets []target.Target
 		refused string // part of the one refusal's sentence
@@ -35,8 +36,8 @@ func TestBind(t *testing.T) {
 		"instance, http":        {facts: facts("instance", "HTTP"), wants: []target.Want{tcp}, targets: []target.Target{{ID: "i-1", Port: 32768}}},
 		"instance, tls":         {facts: facts("instance", "TLS"), wants: []target.Want{tcp}, targets: []target.Target{{ID: "i-1", Port: 32768}}},
 		"ip, ipv4":              {facts: facts("ip", "HTTP"), wants: []target.Want{tcp}, targets: []target.Target{{ID: "10.0.0.7", Port: 32768}}},
-		"ip, ipv6":              {facts: GroupFacts{TargetType: "ip", Protocol: "HTTP", IPAddressType: "ipv6"}, wants: []target.Want{tcp}, targets: []target.Target{{ID: "fd00::7", Port: 32769}}},
-		"instance, ipv6":        {facts: GroupFacts{TargetType: "instance", Protocol: "TCP", IPAddressType: "ipv6"}, wants: []target.Want{tcp}, targets: []target.Target{{ID: "i-1", Port: 32769}}},
+		"ip, ipv6":              {facts: elb.Facts{TargetType: "ip", Protocol: "HTTP", IPAddressType: "ipv6"}, wants: []target.Want{tcp}, targets: []target.Target{{ID: "fd00::7", Port: 32769}}},
+		"instance, ipv6":        {facts: elb.Facts{TargetType: "instance", Protocol: "TCP", IPAddressType: "ipv6"}, wants: []target.Want{tcp}, targets: []target.Target{{ID: "i-1", Port: 32769}}},
 		"udp":                   {facts: facts("instance", "UDP"), wants: []target.Want{udp}, targets: []target.Target{{ID: "i-1", Port: 32768}}},
 		"http cannot be udp":    {facts: facts("instance", "HTTP"), wants: []target.Want{udp}, refused: "a HTTP target group cannot reach a udp port", change: "another port"},
 		"udp cannot be tcp":     {facts: facts("instance", "UDP"), wants: []target.Want{tcp}, refused: "a UDP target group cannot reach a tcp port"},
@@ -48,7 +49,7 @@ func TestBind(t *testing.T) {
 		"loopback":              {facts: facts("instance", "HTTP"), wants: []target.Want{with(tcp, func(w *target.Want) { w.HostIP = netip.MustParseAddr("127.0.0.1") })}, refused: "published on 127.0.0.1 alone"},
 		"lambda":                {facts: facts("lambda", ""), wants: []target.Want{tcp}, refused: `target type "lambda"`, change: "type instance"},
 		"geneve":                {facts: facts("instance", "GENEVE"), wants: []target.Want{tcp}, refused: "GENEVE is not supported"},
-		"another vpc":           {facts: GroupFacts{TargetType: "instance", Protocol: "HTTP", VPC: "vpc-2"}, wants: []target.Want{tcp}, refused: "it is in vpc-2, this instance in vpc-1"},
+		"another vpc":           {facts: elb.Facts{TargetType: "instance", Protocol: "HTTP", VPC: "vpc-2"}, wants: []target.Want{tcp}, refused: "it is in vpc-2, this instance in vpc-1"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +77,7 @@ func TestBind_otherContainersHalf(t *testing.T) {
 		{Group: "dns", Run: target.Run{ID: "a"}, Port: 53, HostPort4: 5353},
 		{Group: "dns", Run: target.Run{ID: "b"}, Port: 53, Protocol: target.UDP, HostPort4: 5353},
 	}
-	set, refusals := Bind(self, GroupFacts{TargetType: "instance", Protocol: "TCP_UDP"}, wants)
+	set, refusals := Bind(self, elb.Facts{TargetType: "instance", Protocol: "TCP_UDP"}, wants)
 	if len(set) != 0 || len(refusals) != 2 {
 		t.Errorf("Bind = %v, %v; want nothing but two refusals", set, refusals)
 	}
@@ -86,7 +87,7 @@ func TestBind_otherContainersHalf(t *testing.T) {
 // host's.
 func TestBind_total(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := GroupFacts{
+		f := elb.Facts{
 			TargetType:    rapid.SampledFrom([]string{"instance", "ip", "lambda", "alb", ""}).Draw(t, "type"),
 			Protocol:      rapid.SampledFrom([]string{"HTTP", "HTTPS", "TCP", "TLS", "UDP", "TCP_UDP", "GENEVE", "QUIC", ""}).Draw(t, "protocol"),
 			IPAddressType: rapid.SampledFrom([]string{"ipv4", "ipv6", ""}).Draw(t, "addresses"),

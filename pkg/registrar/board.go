@@ -10,14 +10,17 @@ import (
 
 	"go.uber.org/zap"
 
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
 // environment is what all reconcilers of a registrar share.
 type environment struct {
-	calls     *caller // nil before identity and credentials are known
-	pacer     *Pacer
-	ledger    *Ledger
+	calls     *elb.Client // nil before identity and credentials are known
+	pacer     *pacer.Pacer
+	ledger    *ledger.Ledger
 	metrics   *Metrics
 	log       *zap.Logger
 	bootID    string
@@ -25,22 +28,22 @@ type environment struct {
 	started   time.Time
 	board     *board
 	followers *followers
-	census    *census
+	census    *pacer.Census
 	mended    *mended               // the credentials are good again
 	gone      func(groupARN string) // a call said that the group does not exist. Never blocks
 }
 
 // fleet is the time in which every peer may look at every group once, at about one look a second.
-func (e *environment) fleet() time.Duration { return e.census.fleet() }
+func (e *environment) fleet() time.Duration { return e.census.Fleet() }
 
 // peers is how many hosts share the account's rate limits, as far as is known; 0: nothing is.
-func (e *environment) peers() int { return e.census.peers() }
+func (e *environment) peers() int { return e.census.Peers() }
 
 // sawPeers takes in whose targets a look at a whole group has shown; this host's own id is among them or not.
 func (e *environment) sawPeers(groupARN string, ids map[string]bool, own string) {
-	e.census.saw(groupARN, ids, own, func(peers int, at place) {
+	e.census.Saw(groupARN, ids, own, func(peers int, at pacer.Place) {
 		e.pacer.SetPeers(peers)
-		e.pacer.setPlace(at)
+		e.pacer.SetPlace(at)
 	})
 }
 
@@ -199,24 +202,24 @@ func (r *reconciler) publish(step Step) {
 		s.State = StateWaiting
 	}
 	s.Pending = r.pending()
-	for c := ClassDescribe; c > ClassNone; c-- { // the trouble of the most urgent class wins, but a group that is gone explains the rest
+	for c := pacer.ClassDescribe; c > pacer.ClassNone; c-- { // the trouble of the most urgent class wins, but a group that is gone explains the rest
 		ce := r.trouble[c]
 		if ce == nil || s.State == StateGone {
 			continue
 		}
-		s.State, s.Err, s.Change = behaviours[ce.Fault].state, ce.Error(), advice(ce, r.in.group.reference(), r.in.facts)
+		s.State, s.Err, s.Change = behaviours[ce.Fault].state, ce.Error(), elb.Advice(ce, r.in.group.Reference(), r.in.facts)
 		s.RetryAt = r.cond.Hold[c]
 	}
 	unserved := ""
 	if why, change := r.in.facts.Unsupported(r.in.self); why != "" && len(r.in.keys) > 0 {
 		s.State, s.Err = StateMisconfigured, "the target group cannot be served: "+why
-		s.Change = change + ", and name it in place of " + r.in.group.reference().String()
+		s.Change = change + ", and name it in place of " + r.in.group.Reference().String()
 		if unserved = s.Err; unserved != r.unserved {
 			r.log.Error("target group cannot be served", zap.String("error", s.Err), zap.String("change", s.Change))
 		}
 	}
 	r.unserved = unserved
-	if step.Class == ClassNone && s.RetryAt.IsZero() && s.State != StateOK {
+	if step.Class == pacer.ClassNone && s.RetryAt.IsZero() && s.State != StateOK {
 		s.RetryAt = step.At
 	}
 	for _, t := range target.Sorted(r.have) {
@@ -231,7 +234,7 @@ func (r *reconciler) publish(step Step) {
 	}
 	for _, t := range r.want.Sorted() {
 		if _, ok := r.have[t]; !ok {
-			s.Targets = append(s.Targets, TargetStatus{Target: t, Phase: Absent, Wants: r.want[t], Run: claimant(r.want[t])})
+			s.Targets = append(s.Targets, TargetStatus{Target: t, Phase: ledger.Absent, Wants: r.want[t], Run: claimant(r.want[t])})
 		}
 	}
 	slices.SortFunc(s.Targets, func(a, b TargetStatus) int { return a.Target.Compare(b.Target) })

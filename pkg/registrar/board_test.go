@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -48,15 +50,15 @@ func TestBoard_once(t *testing.T) {
 // at, so that nobody takes these for all there is.
 func TestBoard_groupLeft(t *testing.T) {
 	const arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web/0123456789abcdef"
-	r := New(nil, NewMemoryLedger(), Options{})
-	r.recovered[arn] = []Entry{{Facts: GroupFacts{ARN: arn, Name: "web"}, Target: target.Target{ID: "i-1", Port: 1}, Phase: Registered}}
+	r := New(nil, ledger.NewMemory(), Options{})
+	r.recovered[arn] = []ledger.Entry{{Facts: elb.Facts{ARN: arn, Name: "web"}, Target: target.Target{ID: "i-1", Port: 1}, Phase: ledger.Registered}}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // no reconciler gets to say anything
 	r.Apply(Desired{Seq: 1})
 	r.apply(ctx)
 	r.children.Wait()
 	s, _ := r.Snapshot()
-	want := []GroupStatus{{ARN: arn, Name: "web", State: StateWaiting, Facts: GroupFacts{ARN: arn, Name: "web"}}}
+	want := []GroupStatus{{ARN: arn, Name: "web", State: StateWaiting, Facts: elb.Facts{ARN: arn, Name: "web"}}}
 	if diff := cmp.Diff(want, s.Groups); s.Seq != 1 || diff != "" {
 		t.Errorf("snapshot of %d (-want +got):\n%s", s.Seq, diff)
 	}

@@ -10,15 +10,18 @@ import (
 
 	"go.uber.org/zap"
 
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
 // Reachable returns the entries whose groups self's calls can reach, in order: those of its region, as far as that is
 // known. Groups of other accounts are among them. Each other entry is a warning in log: it is left alone, since no call
 // from here removes it and none proves it gone.
-func Reachable(entries []Entry, self Self, log *zap.Logger) []Entry {
-	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool {
-		region, _ := placeOf(e.ARN())
+func Reachable(entries []ledger.Entry, self elb.Self, log *zap.Logger) []ledger.Entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e ledger.Entry) bool {
+		region, _ := elb.PlaceOf(e.ARN())
 		if region != "" && (self.Region == "" || region == self.Region) {
 			return false
 		}
@@ -31,9 +34,9 @@ func Reachable(entries []Entry, self Self, log *zap.Logger) []Entry {
 // RemoveStale deregisters these entries from the ledger alone: it asks neither Docker nor what is registered. It tries
 // until all are accepted or ctx ends, groups side by side, and returns how many were accepted and an error that names
 // what was not. A group that does not exist holds nothing.
-func RemoveStale(ctx context.Context, api API, ledger *Ledger, stale []Entry, o Options) (removed int, err error) {
+func RemoveStale(ctx context.Context, api elb.API, ledger *ledger.Ledger, stale []ledger.Entry, o Options) (removed int, err error) {
 	o = o.withDefaults()
-	calls := newCaller(api, o.calls(nil))
+	calls := elb.New(api, o.calls(nil))
 	byARN := map[string][]target.Target{}
 	for _, e := range stale {
 		byARN[e.ARN()] = append(byARN[e.ARN()], e.Target)
@@ -56,13 +59,13 @@ func RemoveStale(ctx context.Context, api API, ledger *Ledger, stale []Entry, o 
 	return removed, errors.Join(errs...)
 }
 
-func removeAll(ctx context.Context, calls *caller, o Options, ledger *Ledger, groupARN string, targets []target.Target) (removed int, err error) {
+func removeAll(ctx context.Context, calls *elb.Client, o Options, kept *ledger.Ledger, groupARN string, targets []target.Target) (removed int, err error) {
 	attempts := 0
 	for len(targets) > 0 {
 		if ctx.Err() != nil {
-			return removed, errors.Join(err, fmt.Errorf("deregister %d targets from %s: %w", len(targets), short(groupARN), ctx.Err()))
+			return removed, errors.Join(err, fmt.Errorf("deregister %d targets from %s: %w", len(targets), elb.Short(groupARN), ctx.Err()))
 		}
-		permit := o.Pacer.Ask(ClassDeregister, attempts > 0)
+		permit := o.Pacer.Ask(pacer.ClassDeregister, attempts > 0)
 		select {
 		case <-ctx.Done():
 		case <-permit.Ready():
@@ -72,12 +75,12 @@ func removeAll(ctx context.Context, calls *caller, o Options, ledger *Ledger, gr
 			continue
 		}
 		batch := targets[:min(len(targets), maxTargets)]
-		ce := calls.deregister(ctx, groupARN, batch)
+		ce := calls.Deregister(ctx, groupARN, batch)
 		permit.Done(outcome(ce))
-		if ce == nil || ce.Fault == FaultGone {
+		if ce == nil || ce.Fault == elb.FaultGone {
 			o.Log.Info("deregistered what the ledger holds",
-				zap.String("target_group", short(groupARN)), zap.Stringers("targets", batch))
-			ledger.Note(groupARN, batch, Removing)
+				zap.String("target_group", elb.Short(groupARN)), zap.Stringers("targets", batch))
+			kept.Note(groupARN, batch, ledger.Removing)
 			targets, removed = targets[len(batch):], removed+len(batch)
 			attempts, err = 0, nil
 			continue
@@ -85,10 +88,10 @@ func removeAll(ctx context.Context, calls *caller, o Options, ledger *Ledger, gr
 		attempts++
 		err = ce
 		b := behaviourOf(ce)
-		if b.person && ce.Fault != FaultCredentials {
+		if b.person && ce.Fault != elb.FaultCredentials {
 			return removed, fmt.Errorf("deregister %d targets: %w", len(targets), ce)
 		}
-		o.Log.Warn("call failed", zap.String("operation", opDeregister), zap.String("target_group", short(groupARN)), zap.Error(ce))
+		o.Log.Warn("call failed", zap.String("operation", elb.OpDeregister), zap.String("target_group", elb.Short(groupARN)), zap.Error(ce))
 		select {
 		case <-ctx.Done():
 		case <-time.After(min(b.delay(attempts, time.Hour, 0), 2*time.Second)):

@@ -11,6 +11,8 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -19,11 +21,11 @@ func (w *world) ledgerOf(bootID, group string, ports ...int) {
 	w.t.Helper()
 	for _, p := range ports {
 		x := target.Target{ID: instance, Port: uint16(p)}
-		w.ledger.Record([]registrar.Entry{{
+		w.ledger.Record([]ledger.Entry{{
 			// As a ledger is read that has the frozen fields alone: what the ARN and the id give away is filled in.
-			Facts:  registrar.GroupFacts{ARN: w.sim.GroupARN(group), Name: group, TargetType: "instance"},
+			Facts:  elb.Facts{ARN: w.sim.GroupARN(group), Name: group, TargetType: "instance"},
 			Target: x, Run: run("before"),
-			Phase: registrar.Registered, BootID: bootID,
+			Phase: ledger.Registered, BootID: bootID,
 		}})
 		if err := w.sim.Register(group, x); err != nil {
 			w.t.Fatal(err)
@@ -39,26 +41,26 @@ func (w *world) removeStale(within time.Duration) (int, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	return registrar.RemoveStale(ctx, api, w.ledger, registrar.Stale(w.ledger.Entries(), boot), registrar.Options{})
+	return registrar.RemoveStale(ctx, api, w.ledger, ledger.Stale(w.ledger.Entries(), boot), registrar.Options{})
 }
 
 func TestReachable(t *testing.T) {
 	const other = "arn:aws:elasticloadbalancing:eu-central-1:210987654321:targetgroup/theirs/0123456789abcdef"
 	const far = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/far/0123456789abcdef"
-	here := registrar.Self{InstanceID: instance, Region: region, Account: account}
+	here := elb.Self{InstanceID: instance, Region: region, Account: account}
 	for name, tt := range map[string]struct {
 		arn  string
-		self registrar.Self
+		self elb.Self
 		want int
 	}{
 		"another account's": {other, here, 1},
 		"another region's":  {far, here, 0},
 		"no ARN":            {"web", here, 0},
-		"region not known":  {far, registrar.Self{InstanceID: instance}, 1},
-		"nothing known":     {"web", registrar.Self{}, 0},
+		"region not known":  {far, elb.Self{InstanceID: instance}, 1},
+		"nothing known":     {"web", elb.Self{}, 0},
 	} {
 		core, logs := observer.New(zap.InfoLevel)
-		entries := []registrar.Entry{{Facts: registrar.GroupFacts{ARN: tt.arn}, Target: target.Target{ID: instance, Port: 1}}}
+		entries := []ledger.Entry{{Facts: elb.Facts{ARN: tt.arn}, Target: target.Target{ID: instance, Port: 1}}}
 		if got := registrar.Reachable(entries, tt.self, zap.New(core)); len(got) != tt.want || logs.Len() != 1-tt.want {
 			t.Errorf("%s: got %v and %d warnings; want %d and %d", name, got, logs.Len(), tt.want, 1-tt.want)
 		}
@@ -69,17 +71,17 @@ func TestReachable(t *testing.T) {
 func TestStale(t *testing.T) {
 	for _, tt := range []struct {
 		entry, now string
-		phase      registrar.Phase
+		phase      ledger.Phase
 		want       int
 	}{
-		{"a", "a", registrar.Registered, 0},
-		{"a", "b", registrar.Registered, 1},
-		{"", "b", registrar.Intended, 1},
-		{"a", "", registrar.Registered, 1},
-		{"", "", registrar.Registered, 1},
-		{"", "", registrar.Removing, 0},
+		{"a", "a", ledger.Registered, 0},
+		{"a", "b", ledger.Registered, 1},
+		{"", "b", ledger.Intended, 1},
+		{"a", "", ledger.Registered, 1},
+		{"", "", ledger.Registered, 1},
+		{"", "", ledger.Removing, 0},
 	} {
-		if got := registrar.Stale([]registrar.Entry{{BootID: tt.entry, Phase: tt.phase}}, tt.now); len(got) != tt.want {
+		if got := ledger.Stale([]ledger.Entry{{BootID: tt.entry, Phase: tt.phase}}, tt.now); len(got) != tt.want {
 			t.Errorf("%s entry of boot %q, in boot %q: got %v; want %d", tt.phase, tt.entry, tt.now, got, tt.want)
 		}
 	}
@@ -124,7 +126,7 @@ func TestRemoveStale_inVain(t *testing.T) {
 		if removed != 1 || err == nil || !strings.Contains(err.Error(), "deregister 1 targets from web") {
 			t.Errorf("RemoveStale = %d, %v; want the one of api, and an error that names web", removed, err)
 		}
-		if left := registrar.Stale(w.ledger.Entries(), boot); len(left) != 1 {
+		if left := ledger.Stale(w.ledger.Entries(), boot); len(left) != 1 {
 			t.Errorf("ledger has %v left; want the one that failed, for the agent to remove", left)
 		}
 	}, web(), api())

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -21,7 +23,7 @@ func (r *reconciler) take() {
 	if next := r.env.mended.next(); next != r.mended {
 		r.mended = next
 		for c, ce := range r.trouble {
-			if ce != nil && ce.Fault == FaultCredentials {
+			if ce != nil && ce.Fault == elb.FaultCredentials {
 				r.cond.Hold[c] = time.Time{}
 			}
 		}
@@ -48,17 +50,17 @@ func (r *reconciler) adjust(in *input) {
 	r.in = in
 	r.want, r.refusals = Bind(in.self, in.facts, in.wants)
 	r.cond.AwaitGone = in.facts.TargetType == "ip"
-	var claims []Entry
+	var claims []ledger.Entry
 	for _, t := range r.want.Sorted() {
 		s, ours := r.have[t]
 		run := claimant(r.want[t])
-		if ours && !s.Run.Same(run) && (s.Phase == Registered || s.Phase == Intended) {
+		if ours && !s.Run.Same(run) && (s.Phase == ledger.Registered || s.Phase == ledger.Intended) {
 			// Same target, new run: no call; the ledger learns whose it is now.
 			s.Run = run
 			r.have[t] = s
-			phase := Intended // as the ledger has it until it is certain
+			phase := ledger.Intended // as the ledger has it until it is certain
 			if len(r.certain(t)) > 0 {
-				phase = Registered
+				phase = ledger.Registered
 			}
 			claims = append(claims, r.entry(t, phase, run))
 		}
@@ -85,8 +87,8 @@ func (r *reconciler) keep() map[target.Target]bool {
 	if r.addressOpen() && len(r.in.keys) > 0 {
 		wanted := map[uint16]bool{}
 		for _, w := range r.in.wants {
-			if r.in.facts.takes(w.Protocol) {
-				wanted[r.in.facts.hostPort(w)] = true
+			if r.in.facts.Takes(w.Protocol) {
+				wanted[r.in.facts.HostPort(w)] = true
 			}
 		}
 		for t := range r.have {
@@ -123,7 +125,7 @@ func (r *reconciler) addressOpen() bool {
 func (r *reconciler) holder(t target.Target) (target.Allotment, bool) {
 	for _, p := range []target.Protocol{target.TCP, target.UDP} {
 		a, ok := r.in.allotted[allotment{t.Port, p, r.in.facts.IPAddressType == "ipv6"}]
-		if ok && r.in.facts.takes(p) {
+		if ok && r.in.facts.Takes(p) {
 			return a, true
 		}
 	}
@@ -135,7 +137,7 @@ func (r *reconciler) holder(t target.Target) (target.Allotment, bool) {
 // because Docker gave its port to a container that should not be served here.
 func (r *reconciler) ours(t target.Target) bool {
 	holder, taken := r.holder(t)
-	if r.in.owner == OwnInstance {
+	if r.in.owner == elb.OwnInstance {
 		return taken || len(r.in.unknown) == 0
 	}
 	return taken && holder.Proof
@@ -160,16 +162,16 @@ func (r *reconciler) ownID() string {
 }
 
 // adopt makes a registration that was found ours.
-func (r *reconciler) adopt(t target.Target, seen sighting, run target.Run, now time.Time) {
+func (r *reconciler) adopt(t target.Target, seen elb.Sighting, run target.Run, now time.Time) {
 	r.have[t] = State{
-		Phase: Registered, Health: seen.Health, Reason: seen.Reason, Description: seen.Description, Since: now, Run: run,
+		Phase: ledger.Registered, Health: seen.Health, Reason: seen.Reason, Description: seen.Description, Since: now, Run: run,
 	}
-	r.env.ledger.Record([]Entry{r.entry(t, Registered, run)})
+	r.env.ledger.Record([]ledger.Entry{r.entry(t, ledger.Registered, run)})
 }
 
-func (r *reconciler) entry(t target.Target, phase Phase, run target.Run) Entry {
-	e := Entry{Group: r.in.group, Facts: r.in.facts, Target: t, Run: run, Phase: phase, Intended: time.Now(), BootID: r.env.bootID}
-	if phase == Registered {
+func (r *reconciler) entry(t target.Target, phase ledger.Phase, run target.Run) ledger.Entry {
+	e := ledger.Entry{Group: r.in.group, Facts: r.in.facts, Target: t, Run: run, Phase: phase, Intended: time.Now(), BootID: r.env.bootID}
+	if phase == ledger.Registered {
 		e.Confirmed = e.Intended
 	}
 	return e

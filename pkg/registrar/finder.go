@@ -5,20 +5,23 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/pacer"
 )
 
 // finding is what a finder has to say about a reference.
 type finding struct {
 	ref   string // reference.key
-	facts GroupFacts
-	err   *CallError
+	facts elb.Facts
+	err   *elb.CallError
 	retry time.Time // when it asks again, where err is set
 }
 
 // finder finds the group that one reference of the configuration names, and finds it anew when somebody notices that
 // the group is gone: a group that was deleted and created again under its name has a new ARN.
 type finder struct {
-	ref    reference
+	ref    elb.Reference
 	env    *environment
 	log    *zap.Logger
 	report func(context.Context, finding)
@@ -37,12 +40,12 @@ func (f *finder) poke() {
 // run asks until it is answered, and again when poked. It ends with ctx.
 func (f *finder) run(ctx context.Context) {
 	attempts := 0
-	var last *CallError
+	var last *elb.CallError
 	if f.known && !f.wait(ctx) {
 		return
 	}
 	for ctx.Err() == nil {
-		permit := f.env.pacer.Ask(ClassDescribe, attempts > 0)
+		permit := f.env.pacer.Ask(pacer.ClassDescribe, attempts > 0)
 		select {
 		case <-ctx.Done():
 			permit.Drop()
@@ -50,9 +53,9 @@ func (f *finder) run(ctx context.Context) {
 		case <-permit.Ready():
 		}
 		mended := f.env.mended.next()
-		facts, ce := f.env.calls.find(ctx, f.ref)
-		if ctx.Err() != nil && ce != nil && (ce.Unknown || ce.Code == codeCanceled) {
-			permit.Done(Aborted)
+		facts, ce := f.env.calls.Find(ctx, f.ref)
+		if ctx.Err() != nil && ce != nil && (ce.Unknown || ce.Code == elb.CodeCanceled) {
+			permit.Done(pacer.Aborted)
 			return
 		}
 		permit.Done(outcome(ce))
@@ -64,7 +67,7 @@ func (f *finder) run(ctx context.Context) {
 				f.log.Info("found the target group", zap.String("reference", f.ref.String()), zap.Int("attempt", attempts+1))
 			}
 			attempts, last = 0, nil
-			f.report(ctx, finding{ref: f.ref.key(), facts: facts})
+			f.report(ctx, finding{ref: f.ref.Identity(), facts: facts})
 			if !f.wait(ctx) {
 				return
 			}
@@ -76,16 +79,16 @@ func (f *finder) run(ctx context.Context) {
 		if last == nil || last.Fault != ce.Fault || last.Code != ce.Code {
 			fields := []zap.Field{zap.String("reference", f.ref.String()), zap.String("code", ce.Code), zap.Duration("delay", delay), zap.Error(ce)}
 			if b.person {
-				f.log.Error("cannot find the target group", append(fields, zap.String("change", advice(ce, f.ref, GroupFacts{})))...)
+				f.log.Error("cannot find the target group", append(fields, zap.String("change", elb.Advice(ce, f.ref, elb.Facts{})))...)
 			} else {
 				f.log.Warn("cannot find the target group", fields...)
 			}
 		}
-		if ce.Fault != FaultCredentials {
+		if ce.Fault != elb.FaultCredentials {
 			mended = nil
 		}
 		last = ce
-		f.report(ctx, finding{ref: f.ref.key(), err: ce, retry: time.Now().Add(delay)})
+		f.report(ctx, finding{ref: f.ref.Identity(), err: ce, retry: time.Now().Add(delay)})
 		if b.first > 0 && !f.sleep(ctx, delay, mended) {
 			return
 		}

@@ -8,6 +8,8 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -21,7 +23,7 @@ func TestRegistrar_dryRunUnserved(t *testing.T) {
 		w.after(2 * time.Second)
 		w.stop()
 		w.sim.ResetCalls()
-		w.know = func(s *registrar.Self) { s.VPC = "vpc-elsewhere" }
+		w.know = func(s *elb.Self) { s.VPC = "vpc-elsewhere" }
 		w.dry = true
 		w.start()
 		w.want("web", 1)
@@ -38,7 +40,7 @@ func TestRegistrar_dryRunUnserved(t *testing.T) {
 func TestRegistrar_accountLater(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		whole := wholeSelf()
-		w.know = func(s *registrar.Self) { *s = registrar.Self{InstanceID: s.InstanceID, Region: s.Region} }
+		w.know = func(s *elb.Self) { *s = elb.Self{InstanceID: s.InstanceID, Region: s.Region} }
 		w.start()
 		w.want("ips", 1)
 		w.after(time.Minute)
@@ -61,7 +63,7 @@ func TestRegistrar_addressLater(t *testing.T) {
 		w.after(2 * time.Second)
 		w.stop()
 		whole := wholeSelf()
-		w.know = func(s *registrar.Self) { s.Account, s.Address4 = "", netip.Addr{} }
+		w.know = func(s *elb.Self) { s.Account, s.Address4 = "", netip.Addr{} }
 		w.start()
 		w.want("ips", 1)
 		w.after(time.Minute)
@@ -90,7 +92,7 @@ func TestRegistrar_ipTargetOverRestart(t *testing.T) {
 				w.after(80 * time.Second) // it has been seen to drain
 				w.stop()
 				if lost {
-					w.ledger = registrar.NewMemoryLedger()
+					w.ledger = ledger.NewMemory()
 				}
 				w.start()
 				w.want("ips", 1, 2)
@@ -124,7 +126,7 @@ func TestRegistrar_emptyReplies(t *testing.T) {
 			t.Errorf("status is %s: %s; want waiting, for a reply that is none", g.State, g.Err)
 		}
 		for _, x := range g.Targets {
-			if x.Target.Port == 2 && x.Phase == registrar.Registered {
+			if x.Target.Port == 2 && x.Phase == ledger.Registered {
 				t.Error("what was not registered counts as registered")
 			}
 		}
@@ -150,7 +152,7 @@ func TestRegistrar_unknownOfOtherBoot(t *testing.T) {
 // A group of another account that the configuration names is cleaned up after like any other.
 func TestRegistrar_otherAccount(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.know = func(s *registrar.Self) { s.Account = "210987654321" }
+		w.know = func(s *elb.Self) { s.Account = "210987654321" }
 		w.start()
 		w.want("web", 1, 2)
 		w.after(2 * time.Second)
@@ -177,15 +179,15 @@ func TestRegistrar_goneForADay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				w.know = func(s *registrar.Self) { s.Account = test.account }
+				w.know = func(s *elb.Self) { s.Account = test.account }
 				x := target.Target{ID: instance, Port: 1}
 				arn := strings.Replace(w.sim.GroupARN("web"), "/web/", "/old/", 1)
-				w.ledger.Record([]registrar.Entry{{
-					Facts:  registrar.GroupFacts{ARN: arn, Name: "old", TargetType: "instance", Protocol: "HTTP"},
-					Target: x, Run: run("c1"), Phase: registrar.Registered, BootID: boot,
+				w.ledger.Record([]ledger.Entry{{
+					Facts:  elb.Facts{ARN: arn, Name: "old", TargetType: "instance", Protocol: "HTTP"},
+					Target: x, Run: run("c1"), Phase: ledger.Registered, BootID: boot,
 				}})
 				if test.named {
-					w.groups = append(w.groups, registrar.Group{Key: "old", ARN: arn})
+					w.groups = append(w.groups, elb.Group{Key: "old", ARN: arn})
 				}
 				w.start()
 				w.want()
@@ -248,14 +250,14 @@ func TestRegistrar_ipTargetRemovedByHand(t *testing.T) {
 		if err := w.sim.Deregister("ips", target.Target{ID: "10.0.0.10", Port: 1}); err != nil {
 			t.Fatal(err)
 		}
-		for begun := time.Now(); w.group("ips").Targets[0].Phase == registrar.Registered; w.after(time.Second) { // until a look shows it
+		for begun := time.Now(); w.group("ips").Targets[0].Phase == ledger.Registered; w.after(time.Second) { // until a look shows it
 			if time.Since(begun) > 10*time.Minute {
 				t.Errorf("no look in ten minutes: %v", w.calls())
 				return
 			}
 		}
 		w.stop()
-		if e := w.ledger.Entries(); len(e) != 1 || e[0].Phase != registrar.Removing {
+		if e := w.ledger.Entries(); len(e) != 1 || e[0].Phase != ledger.Removing {
 			t.Errorf("the ledger has %+v; want the target, leaving", e)
 		}
 		w.start()
@@ -274,7 +276,7 @@ func TestRegistrar_noAddress(t *testing.T) {
 		w.want("ips", 1)
 		w.after(2 * time.Second)
 		w.stop()
-		w.know = func(s *registrar.Self) { s.Address4 = netip.Addr{} }
+		w.know = func(s *elb.Self) { s.Address4 = netip.Addr{} }
 		w.start()
 		w.want("ips", 1)
 		w.after(2 * time.Second)

@@ -6,35 +6,45 @@ import (
 
 	"go.uber.org/zap"
 
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
+// operations maps what is paced to what is called.
+var operations = [pacer.Classes]string{
+	pacer.ClassDeregister: elb.OpDeregister,
+	pacer.ClassRegister:   elb.OpRegister,
+	pacer.ClassDescribe:   elb.OpDescribeHealth,
+}
+
 // look asks for the health of the named targets, or of the whole group, and takes in the answer. A removal that
 // begins to wait meanwhile cancels it.
-func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.Target) {
+func (r *reconciler) look(ctx context.Context, permit *pacer.Permit, targets []target.Target) {
 	begun := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var seen map[target.Target]sighting
-	var ce *CallError
+	var seen map[target.Target]elb.Sighting
+	var ce *elb.CallError
 	interrupted := false
-	r.during(ClassDescribe, async(func() { seen, ce = r.env.calls.look(ctx, r.arn, targets) }), nil, func() {
+	r.during(pacer.ClassDescribe, async(func() { seen, ce = r.env.calls.Look(ctx, r.arn, targets) }), nil, func() {
 		interrupted = true
 		cancel()
 	})
 	now := time.Now()
-	if ce != nil && (interrupted || ctx.Err() != nil) && (ce.Unknown || ce.Code == codeCanceled) {
-		permit.Done(Aborted)
+	if ce != nil && (interrupted || ctx.Err() != nil) && (ce.Unknown || ce.Code == elb.CodeCanceled) {
+		permit.Done(pacer.Aborted)
 		return // nothing was learned, and nothing went wrong
 	}
 	permit.Done(outcome(ce))
 	r.tried = true
 	if ce != nil {
-		r.failed(ClassDescribe, ce, now)
-		r.schedule.missed(now, ce.Fault == FaultThrottled, r)
+		r.failed(pacer.ClassDescribe, ce, now)
+		r.schedule.missed(now, ce.Fault == elb.FaultThrottled, r)
 		return
 	}
-	r.succeeded(ClassDescribe)
+	r.succeeded(pacer.ClassDescribe)
 	full := len(targets) == 0
 	if full {
 		targets = target.Sorted(r.have)
@@ -54,20 +64,20 @@ func (r *reconciler) look(ctx context.Context, permit *Permit, targets []target.
 // survey goes through a look at the whole group: it counts the peers, adopts what is wanted and already there, takes
 // what is stale by proof, and keeps the rest of this host's targets as unclaimed. What drains is remembered where it
 // may not be registered before it is gone.
-func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
+func (r *reconciler) survey(seen map[target.Target]elb.Sighting, now time.Time) {
 	peers := map[string]bool{}
-	r.unclaimed = map[target.Target]sighting{}
+	r.unclaimed = map[target.Target]elb.Sighting{}
 	for t, s := range seen {
-		if s.absent() {
+		if s.Absent() {
 			continue
 		}
 		peers[t.ID] = true
 		if _, known := r.have[t]; known || !r.mine(t) {
 			continue
 		}
-		if !s.registered() {
+		if !s.Registered() {
 			if r.cond.AwaitGone {
-				r.have[t] = State{Phase: Removing, Settled: true, Found: true, Health: s.Health, Reason: s.Reason, Description: s.Description, Since: now}
+				r.have[t] = State{Phase: ledger.Removing, Settled: true, Found: true, Health: s.Health, Reason: s.Reason, Description: s.Description, Since: now}
 			}
 			continue
 		}
@@ -77,7 +87,7 @@ func (r *reconciler) survey(seen map[target.Target]sighting, now time.Time) {
 }
 
 // find says whose a target of this host is that was found registered.
-func (r *reconciler) find(t target.Target, seen sighting, now time.Time) {
+func (r *reconciler) find(t target.Target, seen elb.Sighting, now time.Time) {
 	wants, wanted := r.want[t]
 	switch {
 	case wanted:
@@ -111,12 +121,12 @@ type observation struct {
 // | draining   | leaving    | settled; the ledger forgets it (ip targets: once they are gone)        |
 // | absent     | registered | somebody else removed it                                               |
 // | absent     | leaving    | gone; the ledger forgets it                                            |
-func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
+func (r *reconciler) observe(t target.Target, seen elb.Sighting, o observation) {
 	s, ok := r.have[t]
 	if !ok {
 		return
 	}
-	if s.Found && seen.registered() {
+	if s.Found && seen.Registered() {
 		delete(r.have, t)
 		r.find(t, seen, o.now)
 		return
@@ -124,44 +134,44 @@ func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
 	settled := s.WrittenAt.IsZero() || !o.begun.Before(s.WrittenAt.Add(settle))
 	doubtful := o.begun.Before(s.DoubtUntil)
 	if !doubtful && settled {
-		s.DoubtUntil, s.DoubtOf = time.Time{}, ClassNone
+		s.DoubtUntil, s.DoubtOf = time.Time{}, pacer.ClassNone
 	}
 	if s.Health != seen.Health {
 		s.Since = o.now
 	}
 	one := []target.Target{t}
 	switch {
-	case seen.registered():
-		if s.Phase != Registered && settled {
-			if s.Phase == Removing {
+	case seen.Registered():
+		if s.Phase != ledger.Registered && settled {
+			if s.Phase == ledger.Removing {
 				r.log.Warn("a deregistered target is registered again", zap.Stringer("target", t))
 			}
-			s.Phase, s.Settled = Registered, false
-			r.env.ledger.Note(r.arn, one, Intended)
+			s.Phase, s.Settled = ledger.Registered, false
+			r.env.ledger.Note(r.arn, one, ledger.Intended)
 		}
-		if s.Phase == Registered && s.DoubtUntil.IsZero() { // no removal is in flight: one call at a time
-			r.env.ledger.Note(r.arn, one, Registered) // which changes nothing where it is known
+		if s.Phase == ledger.Registered && s.DoubtUntil.IsZero() { // no removal is in flight: one call at a time
+			r.env.ledger.Note(r.arn, one, ledger.Registered) // which changes nothing where it is known
 		}
-		if s.Phase == Registered || s.Phase == Intended {
+		if s.Phase == ledger.Registered || s.Phase == ledger.Intended {
 			s.Health, s.Reason, s.Description = seen.Health, seen.Reason, seen.Description
 		}
-	case !settled || s.Phase == Intended:
+	case !settled || s.Phase == ledger.Intended:
 		// Too early to tell; or a registration that has not shown up, and is sent again or removed by the plan.
 	default:
-		if s.Phase == Registered {
+		if s.Phase == ledger.Registered {
 			r.lost(t, seen)
-			r.env.ledger.Note(r.arn, one, Removing)
+			r.env.ledger.Note(r.arn, one, ledger.Removing)
 		}
-		s.Phase = Removing
+		s.Phase = ledger.Removing
 		s.Health, s.Reason, s.Description = seen.Health, seen.Reason, seen.Description
 		if doubtful {
 			break
 		}
-		if seen.absent() || !r.cond.AwaitGone { // else another agent has to wait for it as this one does
-			r.env.ledger.Note(r.arn, one, Absent)
+		if seen.Absent() || !r.cond.AwaitGone { // else another agent has to wait for it as this one does
+			r.env.ledger.Note(r.arn, one, ledger.Absent)
 		}
 		s.Settled = true
-		if seen.absent() {
+		if seen.Absent() {
 			delete(r.have, t)
 			return
 		}
@@ -170,7 +180,7 @@ func (r *reconciler) observe(t target.Target, seen sighting, o observation) {
 }
 
 // lost reports that somebody else took a target out.
-func (r *reconciler) lost(t target.Target, seen sighting) {
+func (r *reconciler) lost(t target.Target, seen elb.Sighting) {
 	if _, wanted := r.want[t]; !wanted {
 		return
 	}

@@ -4,11 +4,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"berth/pkg/registrar/elb"
 )
 
 // Metrics are the registrar's own: what it changed in AWS, and its calls. A nil *Metrics records nothing.
 type Metrics struct {
-	aws      *CallMetrics
+	aws      *elb.Metrics
 	changes  *prometheus.CounterVec
 	repairs  *prometheus.CounterVec
 	interval prometheus.Gauge
@@ -17,7 +19,7 @@ type Metrics struct {
 // NewMetrics registers the registrar's metrics with reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		aws: NewCallMetrics(reg),
+		aws: elb.NewMetrics(reg),
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "berth_targets_changed_total",
 			Help: "Targets that were registered or deregistered, as accepted by Elastic Load Balancing.",
@@ -36,7 +38,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 }
 
 // calls are the metrics of the calls; nil where m is.
-func (m *Metrics) calls() *CallMetrics {
+func (m *Metrics) calls() *elb.Metrics {
 	if m == nil {
 		return nil
 	}

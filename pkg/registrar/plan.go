@@ -3,25 +3,10 @@ package registrar
 import (
 	"time"
 
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
-
-// Class is the kind of a call, in the order in which calls matter.
-type Class uint8
-
-// The classes. Removing comes first: a stale target sends one application's traffic to another.
-const (
-	ClassNone Class = iota
-	ClassDeregister
-	ClassRegister
-	ClassDescribe
-	classes // their number
-)
-
-// String returns "deregister", "register", "describe" or "none".
-func (c Class) String() string {
-	return [...]string{"none", "deregister", "register", "describe"}[min(c, classes-1)]
-}
 
 const (
 	// maxTargets is the most targets of one call. AWS documents no limit; 200 is what the AWS Load Balancer Controller
@@ -35,14 +20,14 @@ const (
 
 // State is what is known of one target that is ours, or may be.
 type State struct {
-	Phase                       Phase
+	Phase                       ledger.Phase
 	Health, Reason, Description string    // the load balancer's words, of the last look
 	Since                       time.Time // of phase and health
 	// DoubtUntil is set while a write of unknown outcome may still take effect. Only an observation begun after it says
 	// what became of it.
 	DoubtUntil time.Time
 	// DoubtOf is the class of the writes in doubt; ClassNone: both, or nobody knows.
-	DoubtOf Class
+	DoubtOf pacer.Class
 	// WrittenAt is when our last write for the target ended.
 	WrittenAt time.Time
 	// Run is who the ledger says the target is registered for.
@@ -55,11 +40,11 @@ type State struct {
 }
 
 // doubted returns s with a write of class c in doubt until then.
-func (s State) doubted(c Class, until time.Time) State {
+func (s State) doubted(c pacer.Class, until time.Time) State {
 	if s.DoubtUntil.IsZero() {
 		s.DoubtOf = c
 	} else if s.DoubtOf != c {
-		s.DoubtOf = ClassNone
+		s.DoubtOf = pacer.ClassNone
 	}
 	s.DoubtUntil = until
 	return s
@@ -68,7 +53,7 @@ func (s State) doubted(c Class, until time.Time) State {
 // harmless reports whether what is in doubt can only do what has been done since: a registration of a target that is
 // registered, a removal of one that is leaving. The next verification is soon enough to see what became of it.
 func (s State) harmless() bool {
-	return s.Phase == Registered && s.DoubtOf == ClassRegister || s.Phase == Removing && s.DoubtOf == ClassDeregister
+	return s.Phase == ledger.Registered && s.DoubtOf == pacer.ClassRegister || s.Phase == ledger.Removing && s.DoubtOf == pacer.ClassDeregister
 }
 
 // certainFrom is from when on an observation ends a doubt: when nothing can come any more, and what is seen is no older
@@ -82,7 +67,7 @@ func (s State) certainFrom() time.Time {
 
 // Step is one call that should be made now, or the time to plan again where none should.
 type Step struct {
-	Class   Class
+	Class   pacer.Class
 	Targets []target.Target // in order, at most 200
 	At      time.Time       // where Class is ClassNone: zero means that nothing is to come
 }
@@ -90,7 +75,7 @@ type Step struct {
 // Conditions are what a plan depends on besides what is wanted and what is there.
 type Conditions struct {
 	// Hold says from when on a call of each class may be made again, after a failure.
-	Hold [classes]time.Time
+	Hold [pacer.Classes]time.Time
 	// Keep are targets whose container is there but not yet known: they are not removed.
 	Keep map[target.Target]bool
 	// AwaitGone holds a registration back until the target's draining is over, as AWS asks of ip targets.
@@ -120,7 +105,7 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 			at = t
 		}
 	}
-	for _, candidate := range []Step{{Class: ClassDeregister, Targets: remove}, {Class: ClassRegister, Targets: add}} {
+	for _, candidate := range []Step{{Class: pacer.ClassDeregister, Targets: remove}, {Class: pacer.ClassRegister, Targets: add}} {
 		if len(candidate.Targets) == 0 {
 			continue
 		}
@@ -134,20 +119,20 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 	var doubtful []target.Target
 	for _, t := range target.Sorted(have) {
 		switch s := have[t]; {
-		case s.DoubtUntil.IsZero() || s.harmless() && (s.Phase == Registered || len(want[t]) == 0):
+		case s.DoubtUntil.IsZero() || s.harmless() && (s.Phase == ledger.Registered || len(want[t]) == 0):
 		case s.certainFrom().After(now):
 			sooner(s.certainFrom())
 		default:
 			doubtful = append(doubtful, t)
 		}
 	}
-	hold := c.Hold[ClassDescribe]
+	hold := c.Hold[pacer.ClassDescribe]
 	switch {
 	case len(doubtful) == 0:
 	case hold.After(now):
 		sooner(hold)
 	default:
-		return Step{Class: ClassDescribe, Targets: doubtful[:min(len(doubtful), maxTargets)]}
+		return Step{Class: pacer.ClassDescribe, Targets: doubtful[:min(len(doubtful), maxTargets)]}
 	}
 	return Step{At: at}
 }
@@ -159,16 +144,16 @@ func Outstanding(want target.Set, have map[target.Target]State, c Conditions) (r
 		if _, wanted := want[t]; wanted || c.Keep[t] {
 			continue
 		}
-		if s := have[t]; s.Phase == Registered || s.Phase == Intended {
+		if s := have[t]; s.Phase == ledger.Registered || s.Phase == ledger.Intended {
 			remove = append(remove, t)
 		}
 	}
 	for _, t := range want.Sorted() {
 		s := have[t]
-		if s.Phase == Registered {
+		if s.Phase == ledger.Registered {
 			continue
 		}
-		if c.AwaitGone && s.Phase == Removing {
+		if c.AwaitGone && s.Phase == ledger.Removing {
 			continue
 		}
 		add = append(add, t)

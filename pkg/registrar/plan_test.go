@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
@@ -35,76 +37,76 @@ func TestPlan(t *testing.T) {
 	}{
 		"nothing anywhere": {},
 		"wanted and absent": {
-			want: wantPorts(1, 2), step: Step{Class: ClassRegister, Targets: []target.Target{tgt(1), tgt(2)}},
+			want: wantPorts(1, 2), step: Step{Class: pacer.ClassRegister, Targets: []target.Target{tgt(1), tgt(2)}},
 		},
 		"wanted and registered": {
-			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: Registered}},
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: ledger.Registered}},
 		},
 		"wanted and draining counts as absent": {
-			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: Removing, Health: "draining"}},
-			step: Step{Class: ClassRegister, Targets: []target.Target{tgt(1)}},
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: ledger.Removing, Health: "draining"}},
+			step: Step{Class: pacer.ClassRegister, Targets: []target.Target{tgt(1)}},
 		},
 		"wanted, draining, in a group of type ip": {
-			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: Removing}}, cond: Conditions{AwaitGone: true},
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: ledger.Removing}}, cond: Conditions{AwaitGone: true},
 		},
 		"wanted and intended is sent again": {
-			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: Intended, DoubtUntil: later}},
-			step: Step{Class: ClassRegister, Targets: []target.Target{tgt(1)}},
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: ledger.Intended, DoubtUntil: later}},
+			step: Step{Class: pacer.ClassRegister, Targets: []target.Target{tgt(1)}},
 		},
 		"removal first": {
-			want: wantPorts(2), have: map[target.Target]State{tgt(1): {Phase: Registered}},
-			step: Step{Class: ClassDeregister, Targets: []target.Target{tgt(1)}},
+			want: wantPorts(2), have: map[target.Target]State{tgt(1): {Phase: ledger.Registered}},
+			step: Step{Class: pacer.ClassDeregister, Targets: []target.Target{tgt(1)}},
 		},
 		"an intent that is no longer wanted is removed": {
-			have: map[target.Target]State{tgt(1): {Phase: Intended}},
-			step: Step{Class: ClassDeregister, Targets: []target.Target{tgt(1)}},
+			have: map[target.Target]State{tgt(1): {Phase: ledger.Intended}},
+			step: Step{Class: pacer.ClassDeregister, Targets: []target.Target{tgt(1)}},
 		},
 		"a failing removal holds no registration up": {
-			want: wantPorts(2), have: map[target.Target]State{tgt(1): {Phase: Registered}},
-			cond: Conditions{Hold: [classes]time.Time{ClassDeregister: later}},
-			step: Step{Class: ClassRegister, Targets: []target.Target{tgt(2)}},
+			want: wantPorts(2), have: map[target.Target]State{tgt(1): {Phase: ledger.Registered}},
+			cond: Conditions{Hold: [pacer.Classes]time.Time{pacer.ClassDeregister: later}},
+			step: Step{Class: pacer.ClassRegister, Targets: []target.Target{tgt(2)}},
 		},
 		"everything on hold waits for the first hold to end": {
-			want: wantPorts(2), have: map[target.Target]State{tgt(1): {Phase: Registered}},
-			cond: Conditions{Hold: [classes]time.Time{ClassDeregister: later, ClassRegister: later.Add(time.Second)}},
+			want: wantPorts(2), have: map[target.Target]State{tgt(1): {Phase: ledger.Registered}},
+			cond: Conditions{Hold: [pacer.Classes]time.Time{pacer.ClassDeregister: later, pacer.ClassRegister: later.Add(time.Second)}},
 			step: Step{At: later},
 		},
 		"a kept target stays": {
-			have: map[target.Target]State{tgt(1): {Phase: Registered}},
+			have: map[target.Target]State{tgt(1): {Phase: ledger.Registered}},
 			cond: Conditions{Keep: map[target.Target]bool{tgt(1): true}},
 		},
 		"removed and in doubt: look when the doubt ends": {
-			have: map[target.Target]State{tgt(1): {Phase: Removing, DoubtUntil: later}},
+			have: map[target.Target]State{tgt(1): {Phase: ledger.Removing, DoubtUntil: later}},
 			step: Step{At: later},
 		},
 		"the doubt has ended": {
-			have: map[target.Target]State{tgt(1): {Phase: Removing, DoubtUntil: epoch}},
-			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
+			have: map[target.Target]State{tgt(1): {Phase: ledger.Removing, DoubtUntil: epoch}},
+			step: Step{Class: pacer.ClassDescribe, Targets: []target.Target{tgt(1)}},
 		},
 		"registered, with a registration in doubt that can do no more": {
-			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: Registered}.doubted(ClassRegister, epoch)},
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: ledger.Registered}.doubted(pacer.ClassRegister, epoch)},
 		},
 		"removed, with a removal in doubt that can do no more": {
-			have: map[target.Target]State{tgt(1): State{Phase: Removing}.doubted(ClassDeregister, epoch)},
+			have: map[target.Target]State{tgt(1): State{Phase: ledger.Removing}.doubted(pacer.ClassDeregister, epoch)},
 		},
 		"draining and wanted again, in a group of type ip, with a removal in doubt": {
-			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: Removing}.doubted(ClassDeregister, epoch)},
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: ledger.Removing}.doubted(pacer.ClassDeregister, epoch)},
 			cond: Conditions{AwaitGone: true},
-			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
+			step: Step{Class: pacer.ClassDescribe, Targets: []target.Target{tgt(1)}},
 		},
 		"registered, with a removal in doubt for certain": {
-			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: Registered}.doubted(ClassDeregister, epoch)},
-			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): State{Phase: ledger.Registered}.doubted(pacer.ClassDeregister, epoch)},
+			step: Step{Class: pacer.ClassDescribe, Targets: []target.Target{tgt(1)}},
 		},
 		"removed, with a registration in doubt before a removal in doubt": {
 			have: map[target.Target]State{
-				tgt(1): State{Phase: Removing}.doubted(ClassRegister, epoch).doubted(ClassDeregister, epoch),
+				tgt(1): State{Phase: ledger.Removing}.doubted(pacer.ClassRegister, epoch).doubted(pacer.ClassDeregister, epoch),
 			},
-			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
+			step: Step{Class: pacer.ClassDescribe, Targets: []target.Target{tgt(1)}},
 		},
 		"registered, with a removal in doubt": {
-			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: Registered, DoubtUntil: epoch}},
-			step: Step{Class: ClassDescribe, Targets: []target.Target{tgt(1)}},
+			want: wantPorts(1), have: map[target.Target]State{tgt(1): {Phase: ledger.Registered, DoubtUntil: epoch}},
+			step: Step{Class: pacer.ClassDescribe, Targets: []target.Target{tgt(1)}},
 		},
 	}
 	for name, c := range cases {
@@ -132,11 +134,11 @@ func apply(have map[target.Target]State, step Step, now time.Time) {
 	for _, t := range step.Targets {
 		s := have[t]
 		switch step.Class {
-		case ClassDeregister:
-			s.Phase = Removing
-		case ClassRegister:
-			s.Phase = Registered
-		case ClassDescribe:
+		case pacer.ClassDeregister:
+			s.Phase = ledger.Removing
+		case pacer.ClassRegister:
+			s.Phase = ledger.Registered
+		case pacer.ClassDescribe:
 			s.DoubtUntil = time.Time{}
 		}
 		have[t] = s
@@ -146,7 +148,7 @@ func apply(have map[target.Target]State, step Step, now time.Time) {
 func present(have map[target.Target]State) map[target.Target]bool {
 	out := map[target.Target]bool{}
 	for t, s := range have {
-		if s.Phase == Registered || s.Phase == Intended {
+		if s.Phase == ledger.Registered || s.Phase == ledger.Intended {
 			out[t] = true
 		}
 	}
@@ -157,7 +159,7 @@ func genPort() *rapid.Generator[uint16] { return rapid.Uint16Range(1, 600) }
 
 func genState(now time.Time) *rapid.Generator[State] {
 	return rapid.Custom(func(t *rapid.T) State {
-		s := State{Phase: rapid.SampledFrom([]Phase{Intended, Registered, Removing}).Draw(t, "phase")}
+		s := State{Phase: rapid.SampledFrom([]ledger.Phase{ledger.Intended, ledger.Registered, ledger.Removing}).Draw(t, "phase")}
 		if rapid.Bool().Draw(t, "in doubt") {
 			s.DoubtUntil = now.Add(time.Duration(rapid.IntRange(-60, 60).Draw(t, "doubt")) * time.Second)
 		}
@@ -186,7 +188,7 @@ func TestPlan_converges(t *testing.T) {
 				t.Fatalf("no end after %d steps: %v", steps, Plan(want, have, cond, now))
 			}
 			step := Plan(want, have, cond, now)
-			if step.Class == ClassNone {
+			if step.Class == pacer.ClassNone {
 				if step.At.IsZero() {
 					break
 				}
@@ -201,7 +203,7 @@ func TestPlan_converges(t *testing.T) {
 			}
 			for _, x := range step.Targets {
 				_, wanted := want[x]
-				if step.Class == ClassRegister && !wanted || step.Class == ClassDeregister && wanted {
+				if step.Class == pacer.ClassRegister && !wanted || step.Class == pacer.ClassDeregister && wanted {
 					t.Fatalf("%v of %v; wanted: %v", step.Class, x, wanted)
 				}
 			}
@@ -223,10 +225,10 @@ func TestPlan_doesNothingAtTheGoal(t *testing.T) {
 		want := wantPorts(rapid.SliceOfDistinct(genPort(), rapid.ID).Draw(t, "want")...)
 		have := map[target.Target]State{}
 		for x := range want {
-			have[x] = State{Phase: Registered}
+			have[x] = State{Phase: ledger.Registered}
 		}
 		before := maps.Clone(have)
-		if got := Plan(want, have, Conditions{}, epoch); got.Class != ClassNone || !got.At.IsZero() {
+		if got := Plan(want, have, Conditions{}, epoch); got.Class != pacer.ClassNone || !got.At.IsZero() {
 			t.Fatalf("Plan(want, want) = %v", got)
 		}
 		if diff := cmp.Diff(before, have); diff != "" {

@@ -8,18 +8,21 @@ import (
 
 	"go.uber.org/zap"
 
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
 // input is what a reconciler should make true: one immutable value, of one Desired.
 type input struct {
 	seq      uint64
-	self     Self
-	keys     []string // that name this group; none: it left the configuration
-	group    Group    // of the first key; of the ledger where there is none
-	facts    GroupFacts
+	self     elb.Self
+	keys     []string  // that name this group; none: it left the configuration
+	group    elb.Group // of the first key; of the ledger where there is none
+	facts    elb.Facts
 	wants    []target.Want
-	owner    Ownership
+	owner    elb.Ownership
 	allotted map[allotment]target.Allotment
 	unknown  map[string]bool // container ids
 }
@@ -49,17 +52,17 @@ type reconciler struct {
 	in        *input
 	want      target.Set
 	refusals  []Refusal
-	have      map[target.Target]State    // what is ours, or may be
-	leaving   []target.Target            // what the DeregisterTargets in flight names
-	unclaimed map[target.Target]sighting // this host's targets that are not ours, as of the last full look
+	have      map[target.Target]State        // what is ours, or may be
+	leaving   []target.Target                // what the DeregisterTargets in flight names
+	unclaimed map[target.Target]elb.Sighting // this host's targets that are not ours, as of the last full look
 	cond      Conditions
-	trouble   [classes]*CallError
-	said      [classes]*CallError // the last failure of a row, as the log has it
-	attempts  [classes]int        // failed in a row, with nothing but idleness between them
-	batch     [classes]int        // the most targets of one call, after a quota or a bad target refused a larger one; 0: no limit
-	turn      [classes]int        // where the next batch of one begins, so that a bad target is in nobody's way
-	doneSeq   uint64              // of the newest input all of whose calls were answered, or are held up by a failure
-	tried     bool                // a first attempt has ended, well or not
+	trouble   [pacer.Classes]*elb.CallError
+	said      [pacer.Classes]*elb.CallError // the last failure of a row, as the log has it
+	attempts  [pacer.Classes]int            // failed in a row, with nothing but idleness between them
+	batch     [pacer.Classes]int            // the most targets of one call, after a quota or a bad target refused a larger one; 0: no limit
+	turn      [pacer.Classes]int            // where the next batch of one begins, so that a bad target is in nobody's way
+	doneSeq   uint64                        // of the newest input all of whose calls were answered, or are held up by a failure
+	tried     bool                          // a first attempt has ended, well or not
 	schedule  schedule
 	goneSince time.Time // the group was first found not to exist
 	would     []Pending // what a dry run has last said that it would do
@@ -72,27 +75,27 @@ type reconciler struct {
 // the wrong endpoint, or a role of another account, that said so.
 const keepGone = 24 * time.Hour
 
-func newReconciler(groupARN string, env *environment, entries []Entry) *reconciler {
+func newReconciler(groupARN string, env *environment, entries []ledger.Entry) *reconciler {
 	r := &reconciler{
 		arn: groupARN, env: env,
-		log:  env.log.With(zap.String("target_group", short(groupARN))),
+		log:  env.log.With(zap.String("target_group", elb.Short(groupARN))),
 		wake: make(chan struct{}, 1),
 		have: map[target.Target]State{},
 	}
 	for _, e := range entries {
 		s := State{Phase: e.Phase, Since: e.Intended, Run: e.Run}
-		if e.Phase == Removing {
+		if e.Phase == ledger.Removing {
 			s.Since = e.Removed
 		}
-		if !e.ofBoot(env.bootID) && e.Phase != Removing {
+		if !e.OfBoot(env.bootID) && e.Phase != ledger.Removing {
 			// An earlier boot's registration is no proof of anything: if the port is wanted now, it is registered again;
 			// if not, it goes, though its container may be there again, on another port.
-			s.Phase = Intended
+			s.Phase = ledger.Intended
 			if e.BootID != "" && env.bootID != "" {
 				s.Run = target.Run{}
 			}
 		}
-		if e.Phase == Intended || e.Phase == Removing {
+		if e.Phase == ledger.Intended || e.Phase == ledger.Removing {
 			// The write that the entry stands for may still be under way.
 			s.DoubtUntil = time.Now().Add(doubt)
 		}
@@ -124,7 +127,7 @@ func (r *reconciler) run(ctx context.Context) {
 		if r.finished() {
 			return
 		}
-		if step.Class == ClassNone {
+		if step.Class == pacer.ClassNone {
 			r.publish(step)
 			r.pause(ctx, step.At)
 			continue
@@ -136,11 +139,11 @@ func (r *reconciler) run(ctx context.Context) {
 			continue
 		}
 		switch step.Class {
-		case ClassDeregister:
+		case pacer.ClassDeregister:
 			r.deregister(ctx, permit, step.Targets)
-		case ClassRegister:
+		case pacer.ClassRegister:
 			r.register(ctx, permit, step.Targets)
-		case ClassDescribe:
+		case pacer.ClassDescribe:
 			r.look(ctx, permit, step.Targets)
 		default:
 			permit.Drop()
@@ -166,7 +169,7 @@ func (r *reconciler) pause(ctx context.Context, at time.Time) {
 // await waits for the permit and plans again with it in hand. It reports false when another class has become more
 // urgent, nothing is left to do, or ctx ended. planned is what the permit was asked for: it goes on the board where
 // there is a wait.
-func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (Step, bool) {
+func (r *reconciler) await(ctx context.Context, permit *pacer.Permit, planned Step) (Step, bool) {
 	select {
 	case <-permit.Ready():
 	default:
@@ -194,10 +197,10 @@ func (r *reconciler) await(ctx context.Context, permit *Permit, planned Step) (S
 
 // urgent returns a channel that tells when the first hold of a class more urgent than c ends, nil where there is none:
 // a permit may take longer than that.
-func (r *reconciler) urgent(c Class) <-chan time.Time {
+func (r *reconciler) urgent(c pacer.Class) <-chan time.Time {
 	var at time.Time
 	now := time.Now()
-	for more := ClassDeregister; more < c; more++ {
+	for more := pacer.ClassDeregister; more < c; more++ {
 		if hold := r.cond.Hold[more]; hold.After(now) && (at.IsZero() || hold.Before(at)) {
 			at = hold
 		}
@@ -209,9 +212,9 @@ func (r *reconciler) urgent(c Class) <-chan time.Time {
 }
 
 // ask gets in line for a call. A look that failed comes after all else, unless writes wait for it, too.
-func (r *reconciler) ask(c Class) *Permit {
+func (r *reconciler) ask(c pacer.Class) *pacer.Permit {
 	again := r.trouble[c] != nil
-	if c == ClassDescribe && again && (r.schedule.looked || r.schedule.failed) {
+	if c == pacer.ClassDescribe && again && (r.schedule.looked || r.schedule.failed) {
 		return r.env.pacer.AskLast()
 	}
 	return r.env.pacer.Ask(c, again)
@@ -223,7 +226,7 @@ const unhurried = 5 * time.Millisecond
 
 // during waits for done, which comes of a call of class c, while taking in what is new. Both functions may be nil: late
 // is called when done takes its time, interrupt when a removal has begun to wait that nothing holds up.
-func (r *reconciler) during(c Class, done <-chan struct{}, late, interrupt func()) {
+func (r *reconciler) during(c pacer.Class, done <-chan struct{}, late, interrupt func()) {
 	timer := time.NewTimer(unhurried)
 	defer timer.Stop()
 	for {
@@ -237,7 +240,7 @@ func (r *reconciler) during(c Class, done <-chan struct{}, late, interrupt func(
 			r.publish(Step{Class: c})
 		case <-r.wake:
 			r.take()
-			if interrupt != nil && Plan(r.want, r.have, r.cond, time.Now()).Class == ClassDeregister {
+			if interrupt != nil && Plan(r.want, r.have, r.cond, time.Now()).Class == pacer.ClassDeregister {
 				interrupt()
 			}
 		}
@@ -268,15 +271,15 @@ func (r *reconciler) next(now time.Time) Step {
 		}
 		return Plan(r.want, r.have, r.cond, now) // nothing is wanted; what is ours goes
 	}
-	hold := r.cond.Hold[ClassDescribe]
+	hold := r.cond.Hold[pacer.ClassDescribe]
 	if !r.schedule.looked && !r.schedule.failed && !hold.After(now) {
 		if r.env.dry || !r.env.pacer.Crowded() {
-			return Step{Class: ClassDescribe}
+			return Step{Class: pacer.ClassDescribe}
 		}
 		r.schedule.skip(now, r)
 	}
 	step := Plan(r.want, r.have, r.cond, now)
-	if step.Class != ClassNone && (!r.env.dry || step.Class == ClassDescribe) {
+	if step.Class != pacer.ClassNone && (!r.env.dry || step.Class == pacer.ClassDescribe) {
 		step.Targets = r.portion(step)
 		return step
 	}
@@ -288,7 +291,7 @@ func (r *reconciler) next(now time.Time) Step {
 	if len(remove)+len(add) == 0 || r.attempted(remove, add) {
 		r.doneSeq, r.tried = r.in.seq, true
 	}
-	for _, relief := range []time.Time{r.relieve(ClassDeregister, remove, now), r.relieve(ClassRegister, add, now)} {
+	for _, relief := range []time.Time{r.relieve(pacer.ClassDeregister, remove, now), r.relieve(pacer.ClassRegister, add, now)} {
 		if !relief.IsZero() && (step.At.IsZero() || relief.Before(step.At)) {
 			step.At = relief
 		}
@@ -299,12 +302,12 @@ func (r *reconciler) next(now time.Time) Step {
 	}
 	if !at.IsZero() && !at.After(now) {
 		if full {
-			return Step{Class: ClassDescribe}
+			return Step{Class: pacer.ClassDescribe}
 		}
 		if own := target.Sorted(r.have); len(own) > 0 && len(own) <= maxTargets {
-			return Step{Class: ClassDescribe, Targets: own}
+			return Step{Class: pacer.ClassDescribe, Targets: own}
 		}
-		return Step{Class: ClassDescribe}
+		return Step{Class: pacer.ClassDescribe}
 	}
 	if step.At.IsZero() || (!at.IsZero() && at.Before(step.At)) {
 		step.At = at
@@ -314,7 +317,7 @@ func (r *reconciler) next(now time.Time) Step {
 
 // attempted reports whether everything outstanding is held up by a failed call.
 func (r *reconciler) attempted(remove, add []target.Target) bool {
-	return (len(remove) == 0 || r.trouble[ClassDeregister] != nil) && (len(add) == 0 || r.trouble[ClassRegister] != nil)
+	return (len(remove) == 0 || r.trouble[pacer.ClassDeregister] != nil) && (len(add) == 0 || r.trouble[pacer.ClassRegister] != nil)
 }
 
 // finished reports whether the group has left the configuration and nothing of ours is left in it.
@@ -327,22 +330,22 @@ func (r *reconciler) finished() bool {
 		return false
 	}
 	for _, s := range r.have {
-		if s.Phase != Removing || !s.Settled || !s.DoubtUntil.IsZero() {
+		if s.Phase != ledger.Removing || !s.Settled || !s.DoubtUntil.IsZero() {
 			return false
 		}
 	}
-	r.env.ledger.Note(r.arn, target.Sorted(r.have), Absent)
+	r.env.ledger.Note(r.arn, target.Sorted(r.have), ledger.Absent)
 	return true
 }
 
 // forgetGone forgets what was registered in a group that has been gone from AWS for a day: nothing can be. That it is gone
 // is known where it was asked for in its own account and region.
 func (r *reconciler) forgetGone() {
-	_, account := placeOf(r.arn)
+	_, account := elb.PlaceOf(r.arn)
 	if r.goneSince.IsZero() || time.Since(r.goneSince) < keepGone || account == "" || account != r.in.self.Account || r.env.dry {
 		return
 	}
-	r.env.ledger.Note(r.arn, target.Sorted(r.have), Absent)
+	r.env.ledger.Note(r.arn, target.Sorted(r.have), ledger.Absent)
 	clear(r.have)
 	r.goneSince = time.Time{}
 }

@@ -3,6 +3,7 @@ package registrar
 import (
 	"testing"
 
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -11,12 +12,12 @@ func TestReconciler_boot(t *testing.T) {
 	x := target.Target{ID: "i-1", Port: 1}
 	for _, tt := range []struct {
 		entry, now string
-		want       Phase
+		want       ledger.Phase
 	}{
-		{"a", "a", Registered}, {"a", "b", Intended}, {"", "b", Intended}, {"a", "", Intended}, {"", "", Intended},
+		{"a", "a", ledger.Registered}, {"a", "b", ledger.Intended}, {"", "b", ledger.Intended}, {"a", "", ledger.Intended}, {"", "", ledger.Intended},
 	} {
-		r := New(nil, NewMemoryLedger(), Options{BootID: tt.now})
-		rec := newReconciler("arn:web", r.env, []Entry{{Target: x, Run: target.Run{ID: "c1"}, Phase: Registered, BootID: tt.entry}})
+		r := New(nil, ledger.NewMemory(), Options{BootID: tt.now})
+		rec := newReconciler("arn:web", r.env, []ledger.Entry{{Target: x, Run: target.Run{ID: "c1"}, Phase: ledger.Registered, BootID: tt.entry}})
 		if got := rec.have[x].Phase; got != tt.want {
 			t.Errorf("entry of boot %q, in boot %q: %s; want %s", tt.entry, tt.now, got, tt.want)
 		}

@@ -5,18 +5,19 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
 // What was removed before Docker started is not removed again: after a reboot each host would make a call for nothing.
 func TestRegistrar_removedAtBoot(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		var removed []registrar.Entry
+		var removed []ledger.Entry
 		for port := uint16(1); port <= 2; port++ {
-			removed = append(removed, registrar.Entry{
-				Group: w.groups[0], Facts: registrar.GroupFacts{ARN: w.sim.GroupARN("web"), Name: "web", TargetType: "instance", Protocol: "HTTP"},
-				Target: target.Target{ID: instance, Port: port}, Run: run("before"), Phase: registrar.Removing, BootID: "boot-0",
+			removed = append(removed, ledger.Entry{
+				Group: w.groups[0], Facts: elb.Facts{ARN: w.sim.GroupARN("web"), Name: "web", TargetType: "instance", Protocol: "HTTP"},
+				Target: target.Target{ID: instance, Port: port}, Run: run("before"), Phase: ledger.Removing, BootID: "boot-0",
 			})
 		}
 		w.ledger.Record(removed)
@@ -49,7 +50,7 @@ func TestRegistrar_credentialsMended(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.addGroup(elbsim.Group{Name: "dns"})
-		w.groups = append(w.groups, registrar.Group{Key: "dns", Name: "dns"})
+		w.groups = append(w.groups, elb.Group{Key: "dns", Name: "dns"})
 		w.want("dns", 5)
 		w.after(2 * time.Hour)
 		before := len(w.calls())

@@ -4,70 +4,19 @@
 package registrar
 
 import (
-	"context"
-	"net/netip"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
-
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
-
-// API is the part of Elastic Load Balancing v2 that the registrar calls, with the SDK's own signatures.
-type API interface {
-	RegisterTargets(context.Context, *elasticloadbalancingv2.RegisterTargetsInput, ...func(*elasticloadbalancingv2.Options)) (*elasticloadbalancingv2.RegisterTargetsOutput, error)
-	DeregisterTargets(context.Context, *elasticloadbalancingv2.DeregisterTargetsInput, ...func(*elasticloadbalancingv2.Options)) (*elasticloadbalancingv2.DeregisterTargetsOutput, error)
-	DescribeTargetHealth(context.Context, *elasticloadbalancingv2.DescribeTargetHealthInput, ...func(*elasticloadbalancingv2.Options)) (*elasticloadbalancingv2.DescribeTargetHealthOutput, error)
-	DescribeTargetGroups(context.Context, *elasticloadbalancingv2.DescribeTargetGroupsInput, ...func(*elasticloadbalancingv2.Options)) (*elasticloadbalancingv2.DescribeTargetGroupsOutput, error)
-}
-
-// Ownership says which of this host's targets in a group are Berth's to remove.
-type Ownership string
-
-// The ownerships.
-const (
-	OwnLedger   Ownership = "ledger"   // those that the ledger holds, were adopted, or are stale by proof
-	OwnInstance Ownership = "instance" // every target with this instance's id
-)
-
-// Group is a target group as the configuration names it.
-type Group struct {
-	Key       string    `json:"key"`            // in the configuration; labels use it
-	Name      string    `json:"name,omitempty"` // in AWS, where ARN is empty
-	ARN       string    `json:"arn,omitempty"`
-	Ownership Ownership `json:"ownership,omitempty"` // empty: OwnLedger
-	Source    string    `json:"source,omitempty"`    // file and line that name it, for messages: "/etc/berth/berth.yaml:12"
-}
-
-// GroupFacts is what DescribeTargetGroups says about a group, as far as it matters to us.
-type GroupFacts struct {
-	ARN           string `json:"group_arn"`
-	Name          string `json:"name,omitempty"`
-	TargetType    string `json:"target_type"`               // instance, ip, lambda, alb
-	Protocol      string `json:"protocol"`                  // HTTP, HTTPS, TCP, TLS, UDP, TCP_UDP, GENEVE, QUIC, TCP_QUIC
-	IPAddressType string `json:"ip_address_type,omitempty"` // ipv4, ipv6
-	VPC           string `json:"vpc_id,omitempty"`
-	Port          uint16 `json:"port,omitempty"` // the group's default port
-	// LoadBalancers are the ARNs of the load balancers that use the group; none: its targets are unused.
-	LoadBalancers []string `json:"load_balancers,omitempty"`
-}
-
-// Self is this host, as load balancers know it.
-type Self struct {
-	InstanceID string     `json:"instance_id"`
-	Region     string     `json:"region"`
-	Account    string     `json:"account,omitempty"`
-	VPC        string     `json:"vpc_id,omitempty"` // empty: not known
-	Address4   netip.Addr `json:"address_4,omitzero"`
-	Address6   netip.Addr `json:"address_6,omitzero"`
-}
 
 // Desired is all that the registrar should make true. Groups and wants travel in one value, so that they cannot
 // disagree: nothing is deregistered for a group that has no key in Wants.
 type Desired struct {
 	Seq        uint64 // of the discovery.Snapshot it came from
 	Generation uint64 // of the configuration that both Groups and Wants answer
-	Groups     []Group
+	Groups     []elb.Group
 	Wants      map[string][]target.Want
 	Allotted   []target.Allotment
 	Unknown    []string // container ids: what is registered for them stays
@@ -79,17 +28,6 @@ type Refusal struct {
 	Why    string      `json:"why"`
 	Change string      `json:"change,omitempty"`
 }
-
-// Phase is where a target stands between us and the load balancer.
-type Phase string
-
-// The phases.
-const (
-	Intended   Phase = "intended"   // a registration was sent or is about to be; its outcome is not known
-	Registered Phase = "registered" // the load balancer has it
-	Removing   Phase = "leaving"    // deregistered; it may be draining
-	Absent     Phase = "absent"
-)
 
 // Group states, as GroupStatus.State has them.
 const (
@@ -105,7 +43,7 @@ const (
 // TargetStatus is one target of a group, as far as it is ours or wanted.
 type TargetStatus struct {
 	Target target.Target `json:"target"`
-	Phase  Phase         `json:"phase"`
+	Phase  ledger.Phase  `json:"phase"`
 	// Health and Reason are the load balancer's words of the last look ("initial", "Elb.InitialHealthChecking").
 	Health      string        `json:"health,omitempty"`
 	Reason      string        `json:"reason,omitempty"`
@@ -140,7 +78,7 @@ type GroupStatus struct {
 	Change    string          `json:"change,omitempty"`
 	Seq       uint64          `json:"seq"`   // of the Desired that the last completed plan acted on
 	Tried     bool            `json:"tried"` // a first attempt has ended, well or not
-	Facts     GroupFacts      `json:"facts"`
+	Facts     elb.Facts       `json:"facts"`
 	Targets   []TargetStatus  `json:"targets,omitempty"`
 	Refusals  []Refusal       `json:"refusals,omitempty"`
 	Unclaimed []target.Target `json:"unclaimed,omitempty"`
@@ -156,7 +94,7 @@ type Snapshot struct {
 	Seq        uint64    `json:"seq"` // of the Desired last applied
 	Generation uint64    `json:"generation"`
 	Connected  bool      `json:"connected"` // identity is known and calls can be made
-	Self       Self      `json:"self,omitzero"`
+	Self       elb.Self  `json:"self,omitzero"`
 	// ClockAhead is how far this host's clock is ahead of that of AWS, behind where negative; 0: less than ClockFar, or
 	// not known.
 	ClockAhead time.Duration `json:"clock_ahead,omitzero"`

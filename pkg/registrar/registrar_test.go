@@ -14,6 +14,8 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -47,7 +49,7 @@ func TestRegistrar_groupsAreApart(t *testing.T) {
 // name makes no call at all.
 func TestRegistrar_oneReconcilerForTwoKeys(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.groups = append(w.groups, registrar.Group{Key: "same", ARN: w.sim.GroupARN("web")})
+		w.groups = append(w.groups, elb.Group{Key: "same", ARN: w.sim.GroupARN("web")})
 		w.start()
 		w.want("web", 1, "same", 2)
 		w.after(2 * time.Second)
@@ -57,7 +59,7 @@ func TestRegistrar_oneReconcilerForTwoKeys(t *testing.T) {
 		}
 		w.after(10 * time.Minute)
 		w.sim.ResetCalls()
-		w.groups = []registrar.Group{{Key: "renamed", Name: "web"}}
+		w.groups = []elb.Group{{Key: "renamed", Name: "web"}}
 		w.want("renamed", 1, 2)
 		w.after(20 * time.Second)
 		w.registered("web", 1, 2)
@@ -74,7 +76,7 @@ func TestRegistrar_namedAnotherWay(t *testing.T) {
 		w.want("web", 1)
 		w.after(2 * time.Second)
 		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "AccessDenied", Action: "DescribeTargetGroups"})
-		w.groups = []registrar.Group{{Key: "web", ARN: w.sim.GroupARN("web")}}
+		w.groups = []elb.Group{{Key: "web", ARN: w.sim.GroupARN("web")}}
 		w.want("web", 1)
 		w.after(time.Hour)
 		w.registered("web", 1)
@@ -260,7 +262,7 @@ func TestRegistrar_foreign(t *testing.T) {
 
 func TestRegistrar_ownershipInstance(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.groups[0].Ownership = registrar.OwnInstance
+		w.groups[0].Ownership = elb.OwnInstance
 		w.foreign("web", 7, 8)
 		w.start()
 		w.want("web", 8)
@@ -356,13 +358,13 @@ func TestRegistrar_restartWithNothingToDo(t *testing.T) {
 func TestRegistrar_otherBoot(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		arn := w.sim.GroupARN("web")
-		entry := func(port uint16) registrar.Entry {
-			return registrar.Entry{
-				Group: w.groups[0], Facts: registrar.GroupFacts{ARN: arn, Name: "web", TargetType: "instance", Protocol: "HTTP"},
-				Target: target.Target{ID: instance, Port: port}, Run: run("before"), Phase: registrar.Registered, BootID: "boot-0",
+		entry := func(port uint16) ledger.Entry {
+			return ledger.Entry{
+				Group: w.groups[0], Facts: elb.Facts{ARN: arn, Name: "web", TargetType: "instance", Protocol: "HTTP"},
+				Target: target.Target{ID: instance, Port: port}, Run: run("before"), Phase: ledger.Registered, BootID: "boot-0",
 			}
 		}
-		w.ledger.Record([]registrar.Entry{entry(1), entry(2)})
+		w.ledger.Record([]ledger.Entry{entry(1), entry(2)})
 		w.foreign("web", 1) // 2 is gone from the group meanwhile
 		w.start()
 		w.want("web", wanted("web", 2, "after"))
@@ -422,7 +424,7 @@ func TestRegistrar_groupLeaves(t *testing.T) {
 		if s, _ := w.reg.Snapshot(); len(s.Groups) != 1 {
 			t.Errorf("status still has %d groups", len(s.Groups))
 		}
-		w.groups = append(w.groups, registrar.Group{Key: "web", Name: "web"})
+		w.groups = append(w.groups, elb.Group{Key: "web", Name: "web"})
 		w.want("web", 1, "api", 2)
 		w.after(5 * time.Second)
 		w.registered("web", 1, 9)
@@ -447,7 +449,7 @@ func TestRegistrar_leftWhileStopped(t *testing.T) {
 
 func TestRegistrar_groupNotFound(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.groups = append(w.groups, registrar.Group{Key: "later", Name: "later-prod", Source: "/etc/berth/conf.d/later.yaml:3"})
+		w.groups = append(w.groups, elb.Group{Key: "later", Name: "later-prod", Source: "/etc/berth/conf.d/later.yaml:3"})
 		w.start()
 		w.want("web", 1, "later", 2)
 		w.after(time.Second)
@@ -546,7 +548,7 @@ func TestRegistrar_stops(t *testing.T) {
 			t.Errorf("Run took %v to end; want the second that the reply still took", took)
 		}
 		w.registered("web", 1)
-		if e := w.ledger.Entries(); len(e) != 1 || e[0].Phase != registrar.Registered {
+		if e := w.ledger.Entries(); len(e) != 1 || e[0].Phase != ledger.Registered {
 			t.Errorf("the ledger has %+v; want the one target, confirmed", e)
 		}
 	}, web())
@@ -689,7 +691,7 @@ func TestRegistrar_snapshotTells(t *testing.T) {
 
 func TestRegistrar_otherRegion(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.groups = append(w.groups, registrar.Group{
+		w.groups = append(w.groups, elb.Group{
 			Key: "far", ARN: "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/far/0123456789abcdef", Source: "/etc/berth/berth.yaml:9",
 		})
 		w.start()
@@ -822,7 +824,7 @@ func TestRegistrar_noProof(t *testing.T) {
 // be the one that is served.
 func TestRegistrar_unknownOfInstance(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.groups[0].Ownership = registrar.OwnInstance
+		w.groups[0].Ownership = elb.OwnInstance
 		w.foreign("web", 7)
 		w.start()
 		w.d.Unknown = []string{"c7"}

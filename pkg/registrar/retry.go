@@ -5,6 +5,8 @@ package registrar
 import (
 	"math/rand/v2"
 	"time"
+
+	"berth/pkg/registrar/elb"
 )
 
 // behaviour is what a fault means for the group it happened in.
@@ -29,9 +31,9 @@ const (
 
 // behaviourOf returns what follows from a failed call. Credentials that AWS refuses cost a call each time, those that are not
 // there cost none.
-func behaviourOf(e *CallError) behaviour {
+func behaviourOf(e *elb.CallError) behaviour {
 	b := behaviours[e.Fault]
-	b.shared = b.shared || e.Fault == FaultCredentials && e.Code != codeCredentials
+	b.shared = b.shared || e.Fault == elb.FaultCredentials && e.Code != elb.CodeCredentials
 	return b
 }
 
@@ -54,13 +56,13 @@ func (b behaviour) delay(attempts int, uptime time.Duration, peers int) time.Dur
 }
 
 // behaviours is the one table of what follows from each fault. docs/operations.md shows the same table.
-var behaviours = map[Fault]behaviour{
-	FaultThrottled:     {state: StateThrottled},
-	FaultTransient:     {state: StateWaiting, first: time.Second, max: 20 * time.Second},
-	FaultCredentials:   {state: StateDenied, first: 5 * time.Second, max: time.Minute, person: true},
-	FaultDenied:        {state: StateDenied, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
-	FaultGone:          {state: StateGone, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
-	FaultFull:          {state: StateFull, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
-	FaultInvalid:       {state: StateMisconfigured, first: 5 * time.Second, max: 5 * time.Minute, person: true, soonAtStart: true, shared: true},
-	FaultMisconfigured: {state: StateMisconfigured, first: time.Minute, max: 5 * time.Minute, person: true, shared: true},
+var behaviours = map[elb.Fault]behaviour{
+	elb.FaultThrottled:     {state: StateThrottled},
+	elb.FaultTransient:     {state: StateWaiting, first: time.Second, max: 20 * time.Second},
+	elb.FaultCredentials:   {state: StateDenied, first: 5 * time.Second, max: time.Minute, person: true},
+	elb.FaultDenied:        {state: StateDenied, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
+	elb.FaultGone:          {state: StateGone, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
+	elb.FaultFull:          {state: StateFull, first: 30 * time.Second, max: 5 * time.Minute, person: true, shared: true},
+	elb.FaultInvalid:       {state: StateMisconfigured, first: 5 * time.Second, max: 5 * time.Minute, person: true, soonAtStart: true, shared: true},
+	elb.FaultMisconfigured: {state: StateMisconfigured, first: time.Minute, max: 5 * time.Minute, person: true, shared: true},
 }

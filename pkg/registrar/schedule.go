@@ -3,6 +3,8 @@ package registrar
 import (
 	"math/rand/v2"
 	"time"
+
+	"berth/pkg/registrar/ledger"
 )
 
 const (
@@ -158,10 +160,10 @@ func (s *schedule) follow(now time.Time, r *reconciler) time.Duration {
 	for t, state := range r.have {
 		_, wanted := r.want[t]
 		switch {
-		case wanted && (state.Phase == Registered || state.Phase == Intended) && !final(state):
-		case wanted && r.cond.AwaitGone && state.Phase == Removing:
+		case wanted && (state.Phase == ledger.Registered || state.Phase == ledger.Intended) && !final(state):
+		case wanted && r.cond.AwaitGone && state.Phase == ledger.Removing:
 			awaiting = true // a registration waits for what the look says
-		case followed && state.Phase == Removing:
+		case followed && state.Phase == ledger.Removing:
 		default:
 			continue
 		}

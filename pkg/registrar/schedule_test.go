@@ -5,13 +5,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
 // crowdedOf is a reconciler of a host of a thousand in a crowd that does not end.
 func crowdedOf(groups int64) *reconciler {
-	env := &environment{pacer: NewPacer(nil), census: newCensus(1000), followers: &followers{count: map[string]int{}}}
-	env.census.setGroups(int(groups))
+	env := &environment{pacer: pacer.New(nil), census: pacer.NewCensus(1000), followers: &followers{count: map[string]int{}}}
+	env.census.SetGroups(int(groups))
 	env.pacer.SetPeers(1000)
 	return &reconciler{env: env, in: &input{keys: []string{"web"}}, have: map[target.Target]State{}, want: target.Set{}}
 }
@@ -24,7 +26,7 @@ func TestSchedule_fullLookComes(t *testing.T) {
 		s.start(begun, false, r.env.fleet())
 		throttled(r.env.pacer)
 		s.skip(begun, r)
-		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: Registered, Health: "healthy"}
+		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: ledger.Registered, Health: "healthy"}
 		for {
 			time.Sleep(r.env.fleet() / 10)
 			now := time.Now()
@@ -49,7 +51,7 @@ func TestSchedule_awaitsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := crowdedOf(10)
 		x := target.Target{ID: "10.0.0.1", Port: 1}
-		r.have[x], r.cond.AwaitGone = State{Phase: Removing}, true
+		r.have[x], r.cond.AwaitGone = State{Phase: ledger.Removing}, true
 		r.want.Add(x, target.Want{})
 		throttled(r.env.pacer)
 		now := time.Now()
@@ -67,7 +69,7 @@ func TestSchedule_ledgerAlone(t *testing.T) {
 		r := crowdedOf(1)
 		throttled(r.env.pacer)
 		now := time.Now()
-		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: Registered, Health: "healthy"}
+		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: ledger.Registered, Health: "healthy"}
 		r.schedule.start(now, false, r.env.fleet())
 		r.schedule.skip(now, r)
 		if at, full := r.schedule.next(now, r); at.IsZero() || !full {
@@ -84,7 +86,7 @@ func TestSchedule_lookedTooSoon(t *testing.T) {
 		s, begun := &r.schedule, time.Now()
 		s.start(begun, false, r.env.fleet())
 		s.lookedAt(begun, true, r)
-		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: Registered, Health: "healthy"}
+		r.have[target.Target{ID: "i-1", Port: 1}] = State{Phase: ledger.Registered, Health: "healthy"}
 		due, _ := s.next(begun, r)
 		time.Sleep(due.Add(-8 * time.Second).Sub(begun))
 		s.wrote(time.Now(), r)
@@ -99,7 +101,7 @@ func TestSchedule_lookedTooSoon(t *testing.T) {
 // TestSchedule_manyOfAll: as many hosts and groups as nobody has are no reason to panic.
 func TestSchedule_manyOfAll(t *testing.T) {
 	r := crowdedOf(1_000_000)
-	r.env.census = newCensus(1_000_000_000)
+	r.env.census = pacer.NewCensus(1_000_000_000)
 	r.schedule.factor = 72
 	if every := r.schedule.verifyEvery(r); every <= 0 || every > 2*verifyMost {
 		t.Errorf("a verification every %v", every)
@@ -107,8 +109,8 @@ func TestSchedule_manyOfAll(t *testing.T) {
 }
 
 // throttled has one registration refused by a rate limit.
-func throttled(p *Pacer) {
-	permit := p.Ask(ClassRegister, false)
+func throttled(p *pacer.Pacer) {
+	permit := p.Ask(pacer.ClassRegister, false)
 	<-permit.Ready()
-	permit.Done(Throttled)
+	permit.Done(pacer.Throttled)
 }

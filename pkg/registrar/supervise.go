@@ -12,18 +12,43 @@ import (
 
 	"go.uber.org/zap"
 
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
+// clock takes in how far this host's clock is ahead of that of AWS. The SDK makes up for it in its signatures; what is
+// wrong by as much is every time in log and status, and whatever else on the host goes by the clock.
+func (r *Registrar) clock(ahead time.Duration) {
+	r.env.metrics.calls().Clock(ahead)
+	before := r.clockAhead
+	limit := elb.ClockFar
+	if before != 0 {
+		limit = elb.ClockNear
+	}
+	switch far := ahead.Abs() >= limit; {
+	case far && (ahead-before).Abs() < elb.ClockNear, !far && before == 0:
+		return
+	case far && before == 0:
+		r.env.log.Warn("this host's clock is far from that of AWS", zap.Duration("ahead", ahead.Round(time.Second)), zap.String("change", elb.ClockChange))
+	case !far:
+		r.env.log.Info("this host's clock agrees with that of AWS again")
+		ahead = 0
+	}
+	r.clockAhead = ahead
+	r.env.board.edit(func() { r.env.board.head.ClockAhead = ahead })
+}
+
 // Connect waits until this host's identity is known and returns it with a client for its region. It retries by itself
 // and ends early only with ctx, or with an error that no waiting cures.
-type Connect func(ctx context.Context) (API, Self, error)
+type Connect func(ctx context.Context) (elb.API, elb.Self, error)
 
 // Options are what a Registrar can do without.
 type Options struct {
 	Log     *zap.Logger
 	Metrics *Metrics
-	Pacer   *Pacer // nil: one of its own
+	Pacer   *pacer.Pacer // nil: one of its own
 	// BootID is this boot's; entries of the ledger that another boot wrote prove nothing about the present. Empty: it is
 	// not known, and no entry does.
 	BootID string
@@ -42,7 +67,7 @@ func (o Options) withDefaults() Options {
 	}
 	o.Log = o.Log.Named("registrar")
 	if o.Pacer == nil {
-		o.Pacer = NewPacer(o.Metrics.PacerInterval)
+		o.Pacer = pacer.New(o.Metrics.PacerInterval)
 	}
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 3*time.Second)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, 5*time.Second)
@@ -50,8 +75,8 @@ func (o Options) withDefaults() Options {
 }
 
 // calls are the options of the calls; a nil onCredentials is told nothing.
-func (o Options) calls(onCredentials func(*CallError)) CallOptions {
-	return CallOptions{
+func (o Options) calls(onCredentials func(*elb.CallError)) elb.Options {
+	return elb.Options{
 		Metrics: o.Metrics.calls(), WriteTimeout: o.WriteTimeout, ReadTimeout: o.ReadTimeout, DryRun: o.DryRun, OnCredentials: onCredentials,
 	}
 }
@@ -62,22 +87,22 @@ func (o Options) calls(onCredentials func(*CallError)) CallOptions {
 type Registrar struct {
 	connect Connect
 	env     *environment
-	calls   CallOptions
+	calls   elb.Options
 	desired atomic.Pointer[Desired]
 	wake    chan struct{}
-	learned atomic.Pointer[Self] // what Identify has said since
+	learned atomic.Pointer[elb.Self] // what Identify has said since
 	turned  atomic.Pointer[time.Time]
 	creds   atomic.Pointer[credentialsTrouble]
 
 	clockAhead time.Duration // as Snapshot has it; of the calls' replies, one at a time
 
 	// Owned by Run.
-	self        Self
-	finders     map[string]*finder    // by reference.key
-	found       map[string]GroupFacts // by reference.key
-	missing     map[string]finding    // by reference.key
+	self        elb.Self
+	finders     map[string]*finder   // by reference.key
+	found       map[string]elb.Facts // by reference.key
+	missing     map[string]finding   // by reference.key
 	reconcilers map[string]*reconciler
-	recovered   map[string][]Entry // by ARN: what the ledger held at the start, until a reconciler has taken it over
+	recovered   map[string][]ledger.Entry // by ARN: what the ledger held at the start, until a reconciler has taken it over
 	findings    chan finding
 	goneARN     chan string
 	ended       chan string
@@ -86,19 +111,19 @@ type Registrar struct {
 
 // New returns a registrar that keeps its record in ledger. It makes no call before Run, and none before the first
 // Apply.
-func New(connect Connect, ledger *Ledger, o Options) *Registrar {
+func New(connect Connect, kept *ledger.Ledger, o Options) *Registrar {
 	o = o.withDefaults()
 	r := &Registrar{
 		connect: connect, wake: make(chan struct{}, 1),
-		finders: map[string]*finder{}, found: map[string]GroupFacts{}, missing: map[string]finding{},
-		reconcilers: map[string]*reconciler{}, recovered: map[string][]Entry{},
+		finders: map[string]*finder{}, found: map[string]elb.Facts{}, missing: map[string]finding{},
+		reconcilers: map[string]*reconciler{}, recovered: map[string][]ledger.Entry{},
 		findings: make(chan finding), goneARN: make(chan string, 16), ended: make(chan string),
 	}
 	o.Pacer.SetPeers(o.Peers)
 	r.env = &environment{
-		pacer: o.Pacer, ledger: ledger, metrics: o.Metrics, log: o.Log, bootID: o.BootID, dry: o.DryRun, started: time.Now(),
+		pacer: o.Pacer, ledger: kept, metrics: o.Metrics, log: o.Log, bootID: o.BootID, dry: o.DryRun, started: time.Now(),
 		board: newBoard(), followers: &followers{count: map[string]int{}, pokes: map[*reconciler]bool{}},
-		census: newCensus(o.Peers), mended: newMended(),
+		census: pacer.NewCensus(o.Peers), mended: newMended(),
 	}
 	r.calls = o.calls(r.credentials)
 	r.env.gone = func(groupARN string) {
@@ -119,7 +144,7 @@ func (r *Registrar) Apply(d Desired) {
 
 // Identify says what was learned about this host after connect: its VPC, its IPv6 address, or its account and primary
 // address where connect knew none. Another instance id, region or account is not taken. It never blocks.
-func (r *Registrar) Identify(self Self) {
+func (r *Registrar) Identify(self elb.Self) {
 	r.learned.Store(&self)
 	r.again()
 }
@@ -183,10 +208,10 @@ func (r *Registrar) CredentialsErr() (problem, change string) {
 
 // credentials takes in whether the credentials are good. When they are again, everybody who was refused tries at once,
 // as the pacer lets them: they are the whole host's.
-func (r *Registrar) credentials(ce *CallError) {
+func (r *Registrar) credentials(ce *elb.CallError) {
 	now := credentialsTrouble{}
 	if ce != nil {
-		now = credentialsTrouble{ce.Error(), advice(ce, reference{}, GroupFacts{})}
+		now = credentialsTrouble{ce.Error(), elb.Advice(ce, elb.Reference{}, elb.Facts{})}
 	}
 	before := r.creds.Swap(&now)
 	if ce != nil || before == nil || before.err == "" {
@@ -227,8 +252,8 @@ func (r *Registrar) Run(ctx context.Context) error {
 func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var api API
-	var self Self
+	var api elb.API
+	var self elb.Self
 	var err error
 	done := async(func() { api, self, err = r.connect(ctx) })
 	for {
@@ -246,8 +271,8 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 	if err != nil {
 		return fmt.Errorf("learn this host's identity: %w", err)
 	}
-	r.self, r.env.calls = self, newCaller(api, r.calls)
-	r.env.calls.onDate(r.clock)
+	r.self, r.env.calls = self, elb.New(api, r.calls)
+	r.env.calls.OnDate(r.clock)
 	for _, e := range Reachable(r.env.ledger.Claim(self), self, r.env.log) {
 		r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)
 		r.env.pacer.SetServing()
@@ -268,9 +293,9 @@ func (r *Registrar) apply(ctx context.Context) {
 	if d == nil {
 		return
 	}
-	refs := map[string]reference{}
+	refs := map[string]elb.Reference{}
 	for _, g := range d.Groups {
-		refs[g.reference().key()] = g.reference()
+		refs[g.Reference().Identity()] = g.Reference()
 	}
 	for key, f := range r.finders {
 		if _, ok := refs[key]; !ok {
@@ -280,7 +305,7 @@ func (r *Registrar) apply(ctx context.Context) {
 			delete(r.missing, key)
 		}
 	}
-	r.env.census.setGroups(len(refs))
+	r.env.census.SetGroups(len(refs))
 	for key, ref := range refs {
 		if r.finders[key] == nil {
 			r.startFinder(ctx, key, ref)
@@ -290,18 +315,18 @@ func (r *Registrar) apply(ctx context.Context) {
 	r.env.board.edit(func() { r.env.board.head.Seq, r.env.board.head.Generation = d.Seq, d.Generation })
 }
 
-func (r *Registrar) startFinder(ctx context.Context, key string, ref reference) {
+func (r *Registrar) startFinder(ctx context.Context, key string, ref elb.Reference) {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &finder{ref: ref, env: r.env, log: r.env.log, again: make(chan struct{}, 1), cancel: cancel, report: r.report}
-	if region, _ := placeOf(ref.ARN); region != "" && r.self.Region != "" && region != r.self.Region {
+	if region, _ := elb.PlaceOf(ref.ARN); region != "" && r.self.Region != "" && region != r.self.Region {
 		cancel()
 		r.finders[key] = f
-		r.missing[key] = finding{ref: key, err: &CallError{
-			Operation: opDescribeGroups, Group: short(ref.ARN), Fault: FaultMisconfigured, Code: "OtherRegion",
+		r.missing[key] = finding{ref: key, err: &elb.CallError{
+			Operation: elb.OpDescribeGroups, Group: elb.Short(ref.ARN), Fault: elb.FaultMisconfigured, Code: "OtherRegion",
 			Message: fmt.Sprintf("the target group is in %s, this instance in %s", region, r.self.Region),
 		}}
 		r.env.log.Error("target group is in another region", zap.String("reference", ref.String()), zap.String("region", region),
-			zap.Error(r.missing[key].err), zap.String("change", advice(r.missing[key].err, ref, GroupFacts{})))
+			zap.Error(r.missing[key].err), zap.String("change", elb.Advice(r.missing[key].err, ref, elb.Facts{})))
 		return
 	}
 	if facts, ok := r.remembered(ref); ok {
@@ -314,25 +339,25 @@ func (r *Registrar) startFinder(ctx context.Context, key string, ref reference) 
 // remembered returns the facts of the one group that a reference can mean, where a reconciler serves it already or the
 // ledger knows it: naming it in another way, or restarting the agent, costs no call. Two that answer to one name are a
 // group that was deleted and its successor: AWS has to say which is which.
-func (r *Registrar) remembered(ref reference) (GroupFacts, bool) {
-	known := map[string]GroupFacts{}
+func (r *Registrar) remembered(ref elb.Reference) (elb.Facts, bool) {
+	known := map[string]elb.Facts{}
 	for groupARN, rec := range r.reconcilers {
-		if in := rec.slot.Load(); in != nil && ref.names(in.facts) {
+		if in := rec.slot.Load(); in != nil && ref.Names(in.facts) {
 			known[groupARN] = in.facts
 		}
 	}
 	for groupARN, entries := range r.recovered {
-		if facts := entries[0].Facts; ref.names(facts) {
+		if facts := entries[0].Facts; ref.Names(facts) {
 			known[groupARN] = facts
 		}
 	}
 	if len(known) != 1 {
-		return GroupFacts{}, false
+		return elb.Facts{}, false
 	}
 	for _, facts := range known {
 		return facts, facts.TargetType != "" && facts.Protocol != "" // else another version wrote them: AWS knows
 	}
-	return GroupFacts{}, false
+	return elb.Facts{}, false
 }
 
 func (r *Registrar) report(ctx context.Context, f finding) {
@@ -389,8 +414,8 @@ func (r *Registrar) bury(groupARN string) {
 	}
 	delete(r.reconcilers, groupARN)
 	r.env.board.remove(groupARN)
-	r.env.metrics.forget(short(groupARN))
-	r.env.log.Info("group has left the configuration and nothing of this host is left in it", zap.String("target_group", short(groupARN)))
+	r.env.metrics.forget(elb.Short(groupARN))
+	r.env.log.Info("group has left the configuration and nothing of this host is left in it", zap.String("target_group", elb.Short(groupARN)))
 	if len(rec.slot.Load().keys) > 0 {
 		r.again()
 	}

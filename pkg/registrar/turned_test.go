@@ -6,19 +6,22 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 )
 
 // TestRegistrar_Turned: the loop says when it turned, while it waits for this host's identity and afterwards, by a clock
 // that nobody sets: else a step back makes every beat look older than the agent, and the watchdog ends a loop that turns.
 func TestRegistrar_Turned(t *testing.T) {
 	known := make(chan struct{})
-	r := New(func(ctx context.Context) (API, Self, error) {
+	r := New(func(ctx context.Context) (elb.API, elb.Self, error) {
 		select {
 		case <-known:
 		case <-ctx.Done():
 		}
-		return nil, Self{}, ctx.Err()
-	}, NewMemoryLedger(), Options{})
+		return nil, elb.Self{}, ctx.Err()
+	}, ledger.NewMemory(), Options{})
 	if at := r.Turned(); !at.IsZero() {
 		t.Errorf("before Run: got %s; want the zero time", at)
 	}

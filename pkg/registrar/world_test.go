@@ -20,6 +20,8 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -37,14 +39,14 @@ const (
 type world struct {
 	t       *testing.T
 	sim     *elbsim.Sim
-	ledger  *registrar.Ledger
+	ledger  *ledger.Ledger
 	reg     *registrar.Registrar
 	logs    *observer.ObservedLogs
 	dry     bool
 	peers   int
 	metrics *registrar.Metrics
-	know    func(*registrar.Self) // what is known of the host at first; nil: all but its VPC
-	groups  []registrar.Group
+	know    func(*elb.Self) // what is known of the host at first; nil: all but its VPC
+	groups  []elb.Group
 	d       registrar.Desired
 	stop    func()
 }
@@ -53,14 +55,14 @@ type world struct {
 func inWorld(t *testing.T, f func(t *testing.T, w *world), groups ...elbsim.Group) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, ledger: registrar.NewMemoryLedger()}
+		w := &world{t: t, ledger: ledger.NewMemory()}
 		w.sim = elbsim.New(elbsim.Config{Region: region, Account: account, Instance: elbsim.Instance{ID: instance}})
 		if err := w.sim.AddInstance(elbsim.Instance{ID: other, PrivateIP: "10.0.0.11"}); err != nil {
 			t.Fatal(err)
 		}
 		for _, g := range groups {
 			w.addGroup(g)
-			w.groups = append(w.groups, registrar.Group{Key: g.Name, Name: g.Name, Source: "/etc/berth/berth.yaml:7"})
+			w.groups = append(w.groups, elb.Group{Key: g.Name, Name: g.Name, Source: "/etc/berth/berth.yaml:7"})
 		}
 		f(t, w)
 		if w.stop != nil {
@@ -81,8 +83,8 @@ func (w *world) addGroup(g elbsim.Group) string {
 	return arn
 }
 
-func (w *world) connect(ctx context.Context) (registrar.API, registrar.Self, error) {
-	api := registrar.NewAPI(aws.Config{
+func (w *world) connect(ctx context.Context) (elb.API, elb.Self, error) {
+	api := elb.NewAPI(aws.Config{
 		Region: region, HTTPClient: w.sim.HTTPClient(),
 		Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("AKIDTEST", "secret", "")),
 	})
@@ -93,8 +95,8 @@ func (w *world) connect(ctx context.Context) (registrar.API, registrar.Self, err
 	return api, self, ctx.Err()
 }
 
-func wholeSelf() registrar.Self {
-	return registrar.Self{InstanceID: instance, Region: region, Account: account, Address4: netip.MustParseAddr("10.0.0.10")}
+func wholeSelf() elb.Self {
+	return elb.Self{InstanceID: instance, Region: region, Account: account, Address4: netip.MustParseAddr("10.0.0.10")}
 }
 
 // start starts a registrar on the world's ledger, as a fresh process would.

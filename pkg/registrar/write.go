@@ -8,55 +8,58 @@ import (
 
 	"go.uber.org/zap"
 
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
 // deregister sends one DeregisterTargets and records what became of it. The ledger is not asked before: what removes
 // never waits for the disk.
-func (r *reconciler) deregister(ctx context.Context, permit *Permit, targets []target.Target) {
-	var ce *CallError
-	done := async(func() { ce = r.env.calls.deregister(ctx, r.arn, targets) })
+func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targets []target.Target) {
+	var ce *elb.CallError
+	done := async(func() { ce = r.env.calls.Deregister(ctx, r.arn, targets) })
 	r.leaving = targets
-	r.during(ClassDeregister, done, func() {
+	r.during(pacer.ClassDeregister, done, func() {
 		// Whoever comes after us must not take them for registered, should we not live to hear the reply.
-		r.env.ledger.Note(r.arn, targets, Intended)
+		r.env.ledger.Note(r.arn, targets, ledger.Intended)
 	}, nil)
 	r.leaving = nil
-	now := r.wrote(ClassDeregister, permit, len(targets), ce)
+	now := r.wrote(pacer.ClassDeregister, permit, len(targets), ce)
 	if ce != nil {
 		if ce.Unknown {
 			// They may be gone or not. Should one be wanted again, it is registered again.
 			r.update(targets, func(s *State) {
-				*s = s.doubted(ClassDeregister, now.Add(doubt))
-				s.Phase, s.WrittenAt = Intended, now
+				*s = s.doubted(pacer.ClassDeregister, now.Add(doubt))
+				s.Phase, s.WrittenAt = ledger.Intended, now
 			})
 			return
 		}
-		r.env.ledger.Note(r.arn, r.certain(targets...), Registered)
+		r.env.ledger.Note(r.arn, r.certain(targets...), ledger.Registered)
 		return
 	}
-	if t := r.trouble[ClassRegister]; t != nil && t.Fault == FaultFull {
-		r.cond.Hold[ClassRegister] = time.Time{} // there is room again
+	if t := r.trouble[pacer.ClassRegister]; t != nil && t.Fault == elb.FaultFull {
+		r.cond.Hold[pacer.ClassRegister] = time.Time{} // there is room again
 	}
 	r.log.Info("deregistered", zap.Stringers("targets", targets), zap.Stringers("containers", r.runs(targets)))
-	r.env.metrics.changed(r.label(), opDeregister, len(targets))
+	r.env.metrics.changed(r.label(), elb.OpDeregister, len(targets))
 	r.update(targets, func(s *State) {
-		s.Phase, s.Health, s.Reason, s.Description = Removing, "", "", ""
+		s.Phase, s.Health, s.Reason, s.Description = ledger.Removing, "", "", ""
 		s.Since, s.WrittenAt, s.Settled = now, now, false
 	})
-	r.env.ledger.Note(r.arn, targets, Removing)
+	r.env.ledger.Note(r.arn, targets, ledger.Removing)
 }
 
 // register writes the ledger, looks whether the targets are still wanted, sends one RegisterTargets and records what
 // became of it.
-func (r *reconciler) register(ctx context.Context, permit *Permit, targets []target.Target) {
-	entries := make([]Entry, len(targets))
+func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets []target.Target) {
+	entries := make([]ledger.Entry, len(targets))
 	for i, t := range targets {
-		entries[i] = r.entry(t, Intended, claimant(r.want[t]))
+		entries[i] = r.entry(t, ledger.Intended, claimant(r.want[t]))
 	}
 	var err error
-	r.during(ClassRegister, async(func() { err = r.env.ledger.Intend(context.WithoutCancel(ctx), entries) }), nil, nil)
-	if err != nil && !errors.Is(err, ErrDegraded) {
+	r.during(pacer.ClassRegister, async(func() { err = r.env.ledger.Intend(context.WithoutCancel(ctx), entries) }), nil, nil)
+	if err != nil && !errors.Is(err, ledger.ErrDegraded) {
 		r.log.Error("ledger did not take an intent", zap.Error(err))
 	}
 	var send, spared []target.Target
@@ -66,7 +69,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 			continue
 		}
 		s := r.have[t]
-		s.Phase, s.Run, s.Since = Intended, entries[i].Run, time.Now()
+		s.Phase, s.Run, s.Since = ledger.Intended, entries[i].Run, time.Now()
 		s.Health, s.Reason, s.Description, s.Settled, s.Found = "", "", "", false, false
 		r.have[t] = s
 		delete(r.unclaimed, t)
@@ -77,19 +80,19 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 		permit.Drop()
 		return
 	}
-	var ce *CallError
-	r.during(ClassRegister, async(func() { ce = r.env.calls.register(ctx, r.arn, send) }), nil, nil)
-	now := r.wrote(ClassRegister, permit, len(send), ce)
+	var ce *elb.CallError
+	r.during(pacer.ClassRegister, async(func() { ce = r.env.calls.Register(ctx, r.arn, send) }), nil, nil)
+	now := r.wrote(pacer.ClassRegister, permit, len(send), ce)
 	switch {
 	case ce == nil:
 		r.env.pacer.Registered()
 		r.log.Info("registered", zap.Stringers("targets", send), zap.Stringers("containers", r.runs(send)))
-		r.env.metrics.changed(r.label(), opRegister, len(send))
-		r.update(send, func(s *State) { s.Phase, s.Since, s.WrittenAt = Registered, now, now })
-		r.env.ledger.Note(r.arn, r.certain(send...), Registered)
+		r.env.metrics.changed(r.label(), elb.OpRegister, len(send))
+		r.update(send, func(s *State) { s.Phase, s.Since, s.WrittenAt = ledger.Registered, now, now })
+		r.env.ledger.Note(r.arn, r.certain(send...), ledger.Registered)
 	case ce.Unknown:
 		r.update(send, func(s *State) {
-			*s = s.doubted(ClassRegister, now.Add(doubt))
+			*s = s.doubted(pacer.ClassRegister, now.Add(doubt))
 			s.WrittenAt = now
 		})
 	default:
@@ -99,7 +102,7 @@ func (r *reconciler) register(ctx context.Context, permit *Permit, targets []tar
 
 // wrote ends a write of n targets: the permit, the looks that it asks for, and what it says about the class. It returns
 // the time of the reply.
-func (r *reconciler) wrote(c Class, permit *Permit, n int, ce *CallError) time.Time {
+func (r *reconciler) wrote(c pacer.Class, permit *pacer.Permit, n int, ce *elb.CallError) time.Time {
 	permit.Done(outcome(ce))
 	now := time.Now()
 	r.tried = true
@@ -124,15 +127,15 @@ func (r *reconciler) unintend(targets []target.Target) {
 		switch {
 		case !ok:
 			none = append(none, t)
-		case s.Phase == Removing:
+		case s.Phase == ledger.Removing:
 			removing = append(removing, t)
-		case s.Phase == Intended && s.DoubtUntil.IsZero():
+		case s.Phase == ledger.Intended && s.DoubtUntil.IsZero():
 			delete(r.have, t)
 			none = append(none, t)
 		}
 	}
-	r.env.ledger.Note(r.arn, none, Absent)
-	r.env.ledger.Note(r.arn, removing, Removing)
+	r.env.ledger.Note(r.arn, none, ledger.Absent)
+	r.env.ledger.Note(r.arn, removing, ledger.Removing)
 }
 
 // certain returns those of targets that are registered, with no write in doubt or, if it is a removal, in flight. The
@@ -141,7 +144,7 @@ func (r *reconciler) unintend(targets []target.Target) {
 func (r *reconciler) certain(targets ...target.Target) []target.Target {
 	return slices.DeleteFunc(slices.Clone(targets), func(t target.Target) bool {
 		s := r.have[t]
-		return s.Phase != Registered || !s.DoubtUntil.IsZero() || slices.Contains(r.leaving, t)
+		return s.Phase != ledger.Registered || !s.DoubtUntil.IsZero() || slices.Contains(r.leaving, t)
 	})
 }
 
@@ -166,5 +169,5 @@ func (r *reconciler) label() string {
 	if r.in != nil && len(r.in.keys) > 0 {
 		return r.in.keys[0]
 	}
-	return short(r.arn)
+	return elb.Short(r.arn)
 }

@@ -13,6 +13,7 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
+	"berth/pkg/status"
 )
 
 // docs/http.md is an interface's description: what it leaves out nobody finds, and what it invents nobody gets.
@@ -22,7 +23,7 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := string(data)
-	for _, state := range States() {
+	for _, state := range status.States() {
 		if !strings.Contains(doc, "| `"+string(state)+"` |") {
 			t.Errorf("state %s is not described", state)
 		}
@@ -44,7 +45,7 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	fields := names{}
-	jsonNames(reflect.TypeFor[StatusV1](), fields)
+	jsonNames(reflect.TypeFor[status.V1](), fields)
 	for name := range fields {
 		if !regexp.MustCompile(`["` + "`." + `]` + name + `["` + "`" + `]`).MatchString(doc) {
 			t.Errorf("field %s is not described", name)
@@ -56,7 +57,7 @@ func TestDocs(t *testing.T) {
 	example, _, _ = strings.Cut(example, "```")
 	dec := json.NewDecoder(strings.NewReader(example))
 	dec.DisallowUnknownFields()
-	var s StatusV1
+	var s status.V1
 	if err := dec.Decode(&s); err != nil {
 		t.Errorf("the example: %v", err)
 	}

@@ -12,33 +12,36 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"berth/internal/latest"
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
+	"berth/pkg/status"
+	"berth/pkg/status/statustest"
 )
 
 // agent stands for the rest of the process: what discovery and the registrar publish.
 type agent struct {
-	disc Latest[discovery.Snapshot]
-	reg  Latest[registrar.Snapshot]
+	disc latest.Value[discovery.Snapshot]
+	reg  latest.Value[registrar.Snapshot]
 
 	mu        sync.Mutex // guards following
 	following map[string]int
 	taken     chan struct{} // gets a value when a group is followed; may be nil
-	host      Host
-	checks    []Check
+	host      status.Host
+	checks    []status.Check
 	control   http.HandlerFunc
 	beat      time.Time
 }
 
 func (a *agent) config() Config {
 	return Config{
-		Build:     Build{Version: "1.2.3", Revision: "0123abc", GoVersion: "go1.26"},
+		Build:     status.Build{Version: "1.2.3", Revision: "0123abc", GoVersion: "go1.26"},
 		Registry:  prometheus.NewRegistry(),
 		Discovery: a.disc.Get,
 		Registrar: a.reg.Get,
 		Follow:    a.follow,
-		Host:      func() Host { return a.host },
-		Checks:    func() []Check { return a.checks },
+		Host:      func() status.Host { return a.host },
+		Checks:    func() []status.Check { return a.checks },
 		Loops:     []Loop{{Name: "watcher", Beat: func() time.Time { return a.beat }}},
 	}
 }
@@ -78,8 +81,8 @@ func (a *agent) followed() map[string]int {
 
 // well publishes a host with one healthy container.
 func (a *agent) well() {
-	d, r := wellSnapshots()
-	a.host = Host{InstanceID: instance, Region: "eu-central-1"}
+	d, r := statustest.Well()
+	a.host = status.Host{InstanceID: statustest.Instance, Region: "eu-central-1"}
 	a.disc.Set(d)
 	a.reg.Set(r)
 }

@@ -14,6 +14,7 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
+	"berth/pkg/status"
 )
 
 // MonitoringHandler serves what other hosts may ask: /metrics, /healthz and /readyz.
@@ -87,21 +88,21 @@ func (s *Server) serveReadyz(w http.ResponseWriter, r *http.Request) {
 	writeText(w, code, ready.Text())
 }
 
-// serveStatus answers with StatusV1. Query parameters:
+// serveStatus answers with status.V1. Query parameters:
 //
 //	follow=web,api  look often at these groups (by key; * for all) while the client asks and for 10 s after
 //	after=REVISION  answer at once if the revision is another by now, else when it is, else after timeout
 //	timeout=30s     with after; at most MaxWait
 func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	timeout := MaxWait
+	timeout := status.MaxWait
 	if text := query.Get("timeout"); text != "" {
 		d, err := time.ParseDuration(text)
 		if err != nil || d < 0 {
 			writeError(w, http.StatusBadRequest, fmt.Sprintf("timeout %q: must be a duration such as 30s", text))
 			return
 		}
-		timeout = min(d, MaxWait)
+		timeout = min(d, status.MaxWait)
 	}
 	if keys := query["follow"]; len(keys) > 0 {
 		release := s.follower.hold(s.knownKeys(keys))
@@ -129,7 +130,7 @@ func (s *Server) awaitChange(ctx context.Context, after string) {
 	for {
 		d, nextD := s.cfg.Discovery()
 		r, nextR := s.cfg.Registrar()
-		if revision(d, r) != after {
+		if status.Revision(d, r) != after {
 			return
 		}
 		select {
@@ -171,7 +172,7 @@ func groupKeys(d *discovery.Snapshot, r *registrar.Snapshot) []string {
 			}
 		}
 	}
-	return sortedKeys(keys)
+	return status.SortedKeys(keys)
 }
 
 // wantsJSON reports whether the client asks for JSON: by ?format=json, or by an Accept that names it.
@@ -192,15 +193,10 @@ func writeText(w http.ResponseWriter, code int, body string) {
 	_, _ = w.Write([]byte(body)) // a client that is gone needs no answer
 }
 
-// ErrorV1 is the body of every answer under /v1 that is no success.
-type ErrorV1 struct {
-	Err string `json:"error"`
-}
-
 func writeError(w http.ResponseWriter, code int, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(ErrorV1{message}) // a client that is gone needs no answer
+	_ = json.NewEncoder(w).Encode(status.ErrorV1{Err: message}) // a client that is gone needs no answer
 }
 
 // writeJSON encodes before it writes, so that a value that cannot be encoded is a 500 and not half an answer.

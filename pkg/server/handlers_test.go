@@ -15,6 +15,9 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/status"
+	"berth/pkg/status/statustest"
 	"berth/pkg/target"
 )
 
@@ -40,7 +43,7 @@ func TestHandlers_readyz(t *testing.T) {
 		if rec.Code != http.StatusOK {
 			t.Errorf("%s %v: got %d %s; want 200", ask.path, ask.header, rec.Code, rec.Body)
 		}
-		var got Readiness
+		var got status.Readiness
 		if err := json.Unmarshal(rec.Body.Bytes(), &got); (err == nil && got.Ready) != ask.json {
 			t.Errorf("%s %v: got %s; want JSON %v", ask.path, ask.header, rec.Body, ask.json)
 		}
@@ -61,71 +64,6 @@ func TestHandlers_healthz(t *testing.T) {
 	}
 }
 
-const wellStatus = `{
-  "api": "v1",
-  "at": "2026-11-22T10:05:00Z",
-  "revision": "1-18ea55c83f09f000",
-  "seq": 1,
-  "generation": 1,
-  "connected": true,
-  "agent": {"version": "1.2.3", "revision": "0123abc", "go_version": "go1.26", "pid": 7, "started_at": "2026-11-22T10:00:00Z"},
-  "readiness": {
-    "ready": true,
-    "checks": [
-      {"name": "docker", "ok": true, "detail": "the event stream is up (docker 28.5.2, API 1.51)"},
-      {"name": "identity", "ok": true, "detail": "i-0123456789abcdef0"},
-      {"name": "credentials", "ok": true, "detail": "calls to AWS can be made"},
-      {"name": "target_group web", "ok": true, "detail": "ok, 1 target"}
-    ]
-  },
-  "host": {"instance_id": "i-0123456789abcdef0", "region": "eu-central-1"},
-  "docker": {"up": true, "since": "2026-11-22T10:00:00Z", "reconnects": 0, "engine": "docker 28.5.2", "api_version": "1.51"},
-  "drains": [],
-  "target_groups": [
-    {
-      "keys": ["web"], "name": "web-prod", "arn": "arn:web", "state": "ok", "seq": 1, "tried": true,
-      "verified_at": "2026-11-22T10:02:00Z",
-      "counts": {"desired": 1, "registered": 1, "healthy": 1, "refused": 0, "unclaimed": 0}
-    }
-  ],
-  "rows": [
-    {
-      "container": {"id": "%s", "name": "web-1", "started_at": "2026-11-22T10:00:00Z"},
-      "target_group": "web", "container_port": {"port": 8080, "protocol": "tcp"}, "host_port": 32768,
-      "target": {"id": "i-0123456789abcdef0", "port": 32768}, "state": "healthy", "since": "2026-11-22T10:02:00Z",
-      "why": "it passes its health checks", "health": "healthy"
-    }
-  ]
-}`
-
-// The JSON is an interface: this test changes only when a field is added.
-func TestStatusOf_golden(t *testing.T) {
-	d, r := wellSnapshots()
-	build := Build{Version: "1.2.3", Revision: "0123abc", GoVersion: "go1.26"}
-	s := statusOf(t0.Add(5*time.Minute), AgentV1{build, 7, t0}, Host{InstanceID: instance, Region: "eu-central-1"}, d, r)
-	body, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got, want any
-	if err := json.Unmarshal(body, &got); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(fmt.Appendf(nil, wellStatus, runOf("web-1").ID), &want); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("status (-want +got):\n%s", diff)
-	}
-	var back StatusV1
-	if err := json.Unmarshal(body, &back); err != nil {
-		t.Fatalf("the answer does not fit its own type: %v", err)
-	}
-	if diff := cmp.Diff(s, back); diff != "" {
-		t.Errorf("read back (-want +got):\n%s", diff)
-	}
-}
-
 // Lists are never null, whatever is missing: scripts iterate over them.
 func TestStatusOf_nothing(t *testing.T) {
 	var a agent
@@ -141,71 +79,12 @@ func TestStatusOf_nothing(t *testing.T) {
 	}
 }
 
-func TestStatusOf_drains(t *testing.T) {
-	d := wants()
-	d.Drains = []discovery.Drain{
-		{ID: "1", Cause: "spot", Since: t0},
-		{ID: "2", Cause: "stop_signal", Container: "c", Hold: discovery.HoldRun},
-		{ID: "3", Cause: "operator", By: "uid 1000", Container: "c", Hold: discovery.HoldConnection},
-	}
-	want := []DrainV1{
-		{ID: "1", Cause: "spot", Since: t0, Hold: "keep"},
-		{ID: "2", Cause: "stop_signal", Container: "c", Hold: "run"},
-		{ID: "3", Cause: "operator", By: "uid 1000", Container: "c", Hold: "connection"},
-	}
-	if diff := cmp.Diff(want, statusOf(t0, AgentV1{}, Host{}, d, nil).Drains); diff != "" {
-		t.Errorf("drains (-want +got):\n%s", diff)
-	}
-}
-
-// What is configured is shown before anything of it is known, and that nothing is.
-func TestStatusOf_untaken(t *testing.T) {
-	d := &discovery.Snapshot{Seq: 3, Wants: map[string][]target.Want{"web": nil, "api": {wantOf("api", "api-1", 8080, 32768)}}}
-	untaken := []GroupV1{
-		{Keys: []string{"api"}, State: registrar.StateWaiting, Counts: Counts{Desired: 1}},
-		{Keys: []string{"web"}, State: registrar.StateWaiting},
-	}
-	for name, r := range map[string]*registrar.Snapshot{
-		"no registrar":            nil,
-		"not connected":           {},
-		"connected, nothing told": {Connected: true},
-	} {
-		s := statusOf(t0, AgentV1{}, Host{}, d, r)
-		if diff := cmp.Diff(untaken, s.Groups); diff != "" || s.Connected {
-			t.Errorf("%s: connected %v, groups (-want +got):\n%s", name, s.Connected, diff)
-		}
-	}
-	left := registrar.GroupStatus{ARN: "arn:old", Name: "a", State: registrar.StateWaiting}
-	s := statusOf(t0, AgentV1{}, Host{}, d, groups(okGroup(), left))
-	var labels []string
-	for _, g := range s.Groups {
-		labels = append(labels, g.Label()+" "+g.State)
-	}
-	if diff := cmp.Diff([]string{"api waiting", "web ok", "a waiting"}, labels); diff != "" || !s.Connected {
-		t.Errorf("one taken up: connected %v, groups (-want +got):\n%s", s.Connected, diff)
-	}
-}
-
-// Two keys of one group that want one target: the group has one.
-func TestStatusOf_twoKeys(t *testing.T) {
-	a, b := wantOf("web", "web-1", 8080, 32768), wantOf("www", "web-1", 8080, 32768)
-	g := okGroup(registrar.TargetStatus{Target: at(32768), Phase: registrar.Registered, Health: "healthy", Wants: []target.Want{a, b}})
-	g.Keys = []string{"web", "www"}
-	s := statusOf(t0, AgentV1{}, Host{}, &discovery.Snapshot{Wants: map[string][]target.Want{"web": {a}, "www": {b}}}, groups(g))
-	if got, want := s.Groups[0].Counts, (Counts{Desired: 1, Registered: 1, Healthy: 1}); got != want {
-		t.Errorf("counts: got %+v; want %+v", got, want)
-	}
-	if len(s.Rows) != 2 {
-		t.Errorf("got %d rows; want one for each key", len(s.Rows))
-	}
-}
-
 func TestHandlers_statusBadQuery(t *testing.T) {
 	var a agent
 	s := unserved(t, &a)
 	for _, timeout := range []string{"soon", "-1s", "5"} {
 		rec := get(t, s.StatusHandler(), "/v1/status?timeout="+timeout)
-		var e ErrorV1
+		var e status.ErrorV1
 		if err := json.Unmarshal(rec.Body.Bytes(), &e); err != nil || rec.Code != http.StatusBadRequest || !strings.Contains(e.Err, timeout) {
 			t.Errorf("timeout=%s: got %d %s; want 400 that shows the value", timeout, rec.Code, rec.Body)
 		}
@@ -267,12 +146,12 @@ func TestHandlers_longPoll(t *testing.T) {
 		}
 		r, _ := a.reg.Get()
 		next := *r
-		next.At = t2.Add(time.Second)
+		next.At = statustest.T2.Add(time.Second)
 		a.reg.Set(&next)
 		if !answered(c) {
 			t.Fatal("a change of the registrar is not answered")
 		}
-		var got StatusV1
+		var got status.V1
 		if err := json.Unmarshal((<-c).Body.Bytes(), &got); err != nil || got.Revision == now {
 			t.Errorf("got revision %s, %v; want another", got.Revision, err)
 		}
@@ -281,7 +160,7 @@ func TestHandlers_longPoll(t *testing.T) {
 		if answered(c) {
 			t.Fatal("answered before anything changed")
 		}
-		d := wants()
+		d := statustest.Discovery()
 		d.Seq = 2
 		a.disc.Set(d)
 		if !answered(c) {
@@ -296,8 +175,8 @@ func TestHandlers_longPoll(t *testing.T) {
 		}
 		start = time.Now()
 		<-ask(t.Context(), s, "/v1/status?after="+s.Status().Revision+"&timeout=100h")
-		if waited := time.Since(start); waited != MaxWait {
-			t.Errorf("a long timeout: answered after %v; want %v", waited, MaxWait)
+		if waited := time.Since(start); waited != status.MaxWait {
+			t.Errorf("a long timeout: answered after %v; want %v", waited, status.MaxWait)
 		}
 		s.follower.close()
 	})
@@ -353,11 +232,11 @@ func TestHandlers_page(t *testing.T) {
 	evil.Decisions = append(evil.Decisions, discovery.Decision{
 		Run: target.Run{ID: "x", Name: "x"}, Group: `"><script>alert(1)</script>`, Verdict: discovery.Refused, Why: "no such group",
 	})
-	evil.Drains = []discovery.Drain{{ID: "1", Cause: "spot", Since: t0}}
+	evil.Drains = []discovery.Drain{{ID: "1", Cause: "spot", Since: statustest.T0}}
 	a.disc.Set(&evil)
 	rec := get(t, s.StatusHandler(), "/")
 	body := rec.Body.String()
-	for _, want := range []string{"Ready.", instance + ":32768", "web-1", "web-prod", "&lt;script&gt;", "The host drains"} {
+	for _, want := range []string{"Ready.", statustest.Instance + ":32768", "web-1", "web-prod", "&lt;script&gt;", "The host drains"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("%q is missing in the page", want)
 		}
@@ -382,39 +261,21 @@ func TestHandlers_monitoringIndex(t *testing.T) {
 	}
 }
 
-func TestMeaningOf(t *testing.T) {
-	for reason, m := range meanings {
-		if got := meaningOf("unhealthy", reason); got != m || got.why == "" {
-			t.Errorf("%s: got %+v; want %+v", reason, got, m)
-		}
-	}
-	for _, tt := range [][3]string{
-		{"healthy", "", "it passes its health checks"},
-		{"", "", "it is registered; its health has not been looked at yet"},
-		{"initial", "", "the load balancer says initial and gives no reason"},
-		{"unhealthy", "Target.New", "the load balancer says unhealthy (Target.New)"},
-	} {
-		if got := meaningOf(tt[0], tt[1]).why; got != tt[2] {
-			t.Errorf("%q, %q: got %q; want %q", tt[0], tt[1], got, tt[2])
-		}
-	}
-}
-
 func BenchmarkStatus_500containers(b *testing.B) {
 	var a agent
 	d := &discovery.Snapshot{Wants: map[string][]target.Want{"web": nil}}
-	g := okGroup()
+	g := statustest.Group()
 	for i := range 500 {
-		w := wantOf("web", "web", 8080, uint16(32768+i))
+		w := statustest.Want("web", "web", 8080, uint16(32768+i))
 		w.Run.ID, w.Run.Name = fmt.Sprintf("%064x", i), fmt.Sprintf("web-%d", i)
 		d.Wants["web"] = append(d.Wants["web"], w)
-		d.Decisions = append(d.Decisions, decided(w, discovery.Wanted, "its label names web"))
+		d.Decisions = append(d.Decisions, statustest.Decided(w, discovery.Wanted, "its label names web"))
 		g.Targets = append(g.Targets, registrar.TargetStatus{
-			Target: at(w.HostPort4), Phase: registrar.Registered, Health: "healthy", Wants: []target.Want{w}, Run: w.Run,
+			Target: statustest.Target(w.HostPort4), Phase: ledger.Registered, Health: "healthy", Wants: []target.Want{w}, Run: w.Run,
 		})
 	}
 	a.disc.Set(d)
-	a.reg.Set(groups(g))
+	a.reg.Set(statustest.Registrar(g))
 	s := bubbled(&a)
 	for b.Loop() {
 		rec := httptest.NewRecorder()

@@ -9,13 +9,14 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
+	"berth/pkg/status"
 )
 
 // collector turns the snapshots into metrics at each scrape. It keeps nothing between scrapes, so the series of a
 // group vanish with the group.
 type collector struct {
-	state     func() (Host, *discovery.Snapshot, *registrar.Snapshot)
-	readiness func() Readiness
+	state     func() (status.Host, *discovery.Snapshot, *registrar.Snapshot)
+	readiness func() status.Readiness
 	reloadErr func() error // may be nil
 
 	desired, registered, healthy, refused, unclaimed *prometheus.Desc
@@ -25,7 +26,7 @@ type collector struct {
 
 // registerMetrics adds what the server exports to a registry: the state of targets and groups, what was built, and
 // the process.
-func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() Readiness, reloadErr func() error) error {
+func registerMetrics(reg prometheus.Registerer, b status.Build, state func() (status.Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() status.Readiness, reloadErr func() error) error {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "berth_build_info",
 		Help:        "Always 1; the labels say what runs.",
@@ -45,7 +46,7 @@ func registerMetrics(reg prometheus.Registerer, b Build, state func() (Host, *di
 	return nil
 }
 
-func newCollector(state func() (Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() Readiness, reloadErr func() error) *collector {
+func newCollector(state func() (status.Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() status.Readiness, reloadErr func() error) *collector {
 	group := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, []string{"target_group"}, nil)
 	}
@@ -94,9 +95,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.generation, float64(d.Generation))
 	}
 
-	counts := CountRows(Join(d, r))
+	counts := status.CountRows(status.Join(d, r))
 	// Only groups that are configured or being cleaned up have series: a label may name anything.
-	groups := map[string]Counts{}
+	groups := map[string]status.Counts{}
 	status := map[string]*registrar.GroupStatus{}
 	if d != nil {
 		for key := range d.Wants {
@@ -134,7 +135,7 @@ func labelsOf(g *registrar.GroupStatus) []string {
 	if len(g.Keys) > 0 {
 		return g.Keys
 	}
-	return []string{groupLabel(g)}
+	return []string{status.GroupLabel(g)}
 }
 
 func boolValue(b bool) float64 {

@@ -10,41 +10,43 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/status/statustest"
 	"berth/pkg/target"
 )
 
 // troubled is a host on which something of everything is there.
 func troubled() (*discovery.Snapshot, *registrar.Snapshot) {
-	healthy, slow, refused, pending := wantOf("web", "a", 8080, 32768), wantOf("web", "b", 8080, 32769),
-		wantOf("web", "c", 8080, 32770), wantOf("api", "d", 9090, 32771)
+	healthy, slow, refused, pending := statustest.Want("web", "a", 8080, 32768), statustest.Want("web", "b", 8080, 32769),
+		statustest.Want("web", "c", 8080, 32770), statustest.Want("api", "d", 9090, 32771)
 	d := &discovery.Snapshot{
 		Seq: 9, Generation: 3,
 		Wants:  map[string][]target.Want{"web": {healthy, slow, refused}, "api": {pending}},
-		Drains: []discovery.Drain{{ID: "1", Container: runOf("e").ID}},
+		Drains: []discovery.Drain{{ID: "1", Container: statustest.Run("e").ID}},
 		Stream: discovery.Stream{Up: true},
 		Decisions: []discovery.Decision{
-			{Run: runOf("f"), Group: "named-by-a-label", Verdict: discovery.Refused, Why: "no such group"},
-			{Run: runOf("g"), Verdict: discovery.Ignored, Why: "nothing asks for it"},
+			{Run: statustest.Run("f"), Group: "named-by-a-label", Verdict: discovery.Refused, Why: "no such group"},
+			{Run: statustest.Run("g"), Verdict: discovery.Ignored, Why: "nothing asks for it"},
 		},
 	}
 	registered := func(w target.Want, health string) registrar.TargetStatus {
 		return registrar.TargetStatus{
-			Target: at(w.HostPort4), Phase: registrar.Registered, Health: health, Wants: []target.Want{w}, Run: w.Run,
+			Target: statustest.Target(w.HostPort4), Phase: ledger.Registered, Health: health, Wants: []target.Want{w}, Run: w.Run,
 		}
 	}
-	web := okGroup(registered(healthy, "healthy"), registered(slow, "initial"),
-		registrar.TargetStatus{Target: at(32772), Phase: registrar.Registered, Health: "healthy", Run: runOf("e")},
-		registrar.TargetStatus{Target: at(32773), Phase: registrar.Removing, Health: "draining", Run: runOf("e")})
+	web := statustest.Group(registered(healthy, "healthy"), registered(slow, "initial"),
+		registrar.TargetStatus{Target: statustest.Target(32772), Phase: ledger.Registered, Health: "healthy", Run: statustest.Run("e")},
+		registrar.TargetStatus{Target: statustest.Target(32773), Phase: ledger.Removing, Health: "draining", Run: statustest.Run("e")})
 	web.Refusals = []registrar.Refusal{{Want: refused, Why: "the group speaks UDP"}}
-	web.Unclaimed = []target.Target{at(80)}
-	web.VerifiedAt = t2
+	web.Unclaimed = []target.Target{statustest.Target(80)}
+	web.VerifiedAt = statustest.T2
 	api := registrar.GroupStatus{Keys: []string{"api"}, State: registrar.StateDenied, Err: "AccessDenied", Tried: true}
 	left := registrar.GroupStatus{
 		Name: "old-prod", ARN: "arn:old", State: registrar.StateOK,
-		Targets: []registrar.TargetStatus{{Target: at(32774), Phase: registrar.Registered, Run: runOf("h")}},
+		Targets: []registrar.TargetStatus{{Target: statustest.Target(32774), Phase: ledger.Registered, Run: statustest.Run("h")}},
 	}
-	r := groups(api, web, left)
-	r.Self.InstanceID = instance
+	r := statustest.Registrar(api, web, left)
+	r.Self.InstanceID = statustest.Instance
 	return d, r
 }
 
@@ -155,7 +157,7 @@ func TestMetrics_vanish(t *testing.T) {
 		t.Fatalf("group web has no series:\n%s", got)
 	}
 	a.disc.Set(&discovery.Snapshot{Wants: map[string][]target.Want{"api": nil}})
-	a.reg.Set(groups(registrar.GroupStatus{Keys: []string{"api"}, State: registrar.StateOK, Tried: true}))
+	a.reg.Set(statustest.Registrar(registrar.GroupStatus{Keys: []string{"api"}, State: registrar.StateOK, Tried: true}))
 	if got := series(); strings.Contains(got, `"web"`) || strings.Contains(got, `"old-prod"`) {
 		t.Errorf("the series of a group outlive it:\n%s", got)
 	}

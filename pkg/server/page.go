@@ -6,6 +6,8 @@ import (
 	"html"
 	"net/http"
 	"time"
+
+	"berth/pkg/status"
 )
 
 // This file is the status page: the same facts as /v1/status, for a browser. It is one document without scripts.
@@ -83,7 +85,7 @@ func (s *Server) servePage(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(page(&status)) // a client that is gone needs no answer
 }
 
-func page(s *StatusV1) []byte {
+func page(s *status.V1) []byte {
 	var p pageWriter
 	p.WriteString(pageHead)
 	p.put("<title>berth")
@@ -128,7 +130,7 @@ func page(s *StatusV1) []byte {
 	return p.Bytes()
 }
 
-func (p *pageWriter) row(r *Row) {
+func (p *pageWriter) row(r *status.Row) {
 	p.put("<tr><td>%s", r.Run)
 	if r.Run.ID != "" {
 		p.put(` <span class="mono dim">%s</span>`, r.Run.Short())
@@ -149,7 +151,7 @@ func (p *pageWriter) row(r *Row) {
 	p.put("</td></tr>\n")
 }
 
-func (p *pageWriter) group(g *GroupV1) {
+func (p *pageWriter) group(g *status.GroupV1) {
 	p.put(`<tr><td>%s</td><td>%s</td><td>%s</td><td class="%s">%s`, g.Label(), g.Name, g.Protocol, g.State, g.State)
 	p.unless(": %s", g.Err)
 	n := g.Counts

@@ -15,10 +15,8 @@ import (
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
+	"berth/pkg/status"
 )
-
-// MaxWait is the longest that a request may wait for a change (?after=).
-const MaxWait = 55 * time.Second
 
 // limits bound what a client can make the agent hold, whoever it is.
 type limits struct {
@@ -57,7 +55,7 @@ type Config struct {
 	// does not exist: the agent's own group.
 	SocketGroup string
 
-	Build Build
+	Build status.Build
 	// Registry gets the server's metrics and is served at /metrics. Required.
 	Registry *prometheus.Registry
 	// Discovery returns the newest snapshot of Docker's half (nil before the first) and a channel that closes at the
@@ -71,14 +69,14 @@ type Config struct {
 	// Follow makes the registrar look often at the groups until stop is called. May be nil.
 	Follow func(keys []string) (stop func())
 	// Host returns what is known of the instance. May be nil.
-	Host func() Host
+	Host func() status.Host
 	// Loops are watched by /healthz.
 	Loops []Loop
 	// ReloadErr returns why the last reload of the configuration was refused, nil if it was not. May be nil.
 	ReloadErr func() error
 	// Checks returns further things to name in readiness: a ledger that is not on disk, a reload that was refused. May be
 	// nil.
-	Checks func() []Check
+	Checks func() []status.Check
 	// Control answers what is asked over the control socket under /v1/ beside the status: what changes something. It
 	// learns from PeerOf who asks. A handler that takes longer than an answer's 15 s must extend its write deadline
 	// (http.ResponseController). May be nil.
@@ -234,14 +232,14 @@ func (s *Server) Close() {
 }
 
 // Readiness returns what /readyz answers now.
-func (s *Server) Readiness() Readiness { return s.readiness(s.state()) }
+func (s *Server) Readiness() status.Readiness { return s.readiness(s.state()) }
 
-func (s *Server) readiness(h Host, d *discovery.Snapshot, r *registrar.Snapshot) Readiness {
-	var more []Check
+func (s *Server) readiness(h status.Host, d *discovery.Snapshot, r *registrar.Snapshot) status.Readiness {
+	var more []status.Check
 	if s.cfg.Checks != nil {
 		more = s.cfg.Checks()
 	}
-	return ReadinessOf(h, s.stream(d), d, r, more...)
+	return status.ReadinessOf(h, s.stream(d), d, r, more...)
 }
 
 // stream is the connection to Docker: as the snapshot has it, so that a status does not contradict itself, else as it is.
@@ -260,26 +258,26 @@ func (s *Server) stream(d *discovery.Snapshot) discovery.Stream {
 func (s *Server) Alive() error { return Alive(s.cfg.Loops, s.started, time.Now()) }
 
 // Status returns what /v1/status answers now.
-func (s *Server) Status() StatusV1 {
+func (s *Server) Status() status.V1 {
 	h, d, r := s.state()
-	status := statusOf(time.Now(), s.agent(), h, d, r)
+	status := status.Of(time.Now(), s.agent(), h, d, r)
 	status.Readiness, status.Docker = s.readiness(h, d, r), s.stream(d)
 	return status
 }
 
-func (s *Server) agent() AgentV1 {
-	return AgentV1{Build: s.cfg.Build, PID: os.Getpid(), StartedAt: s.started.UTC()}
+func (s *Server) agent() status.AgentV1 {
+	return status.AgentV1{Build: s.cfg.Build, PID: os.Getpid(), StartedAt: s.started.UTC()}
 }
 
-func (s *Server) state() (Host, *discovery.Snapshot, *registrar.Snapshot) {
+func (s *Server) state() (status.Host, *discovery.Snapshot, *registrar.Snapshot) {
 	d, _ := s.cfg.Discovery()
 	r, _ := s.cfg.Registrar()
 	return s.host(), d, r
 }
 
-func (s *Server) host() Host {
+func (s *Server) host() status.Host {
 	if s.cfg.Host == nil {
-		return Host{}
+		return status.Host{}
 	}
 	return s.cfg.Host()
 }

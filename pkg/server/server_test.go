@@ -19,6 +19,9 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"berth/pkg/client"
+	"berth/pkg/status/statustest"
 )
 
 // fetch asks a listener for a path over a connection of its own and returns the status and the body.
@@ -437,11 +440,11 @@ func TestServer_Run_endsWithLongPoll(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	client := NewClient(cfg.Socket, "")
-	defer client.Close()
+	api := client.New(cfg.Socket, "")
+	defer api.Close()
 	answer := make(chan error, 1)
 	go func() {
-		_, err := client.Status(context.WithoutCancel(ctx), StatusQuery{Follow: []string{"*"}, After: s.Status().Revision})
+		_, err := api.Status(context.WithoutCancel(ctx), client.StatusQuery{Follow: []string{"*"}, After: s.Status().Revision})
 		answer <- err
 	}()
 	<-a.taken // the poll has been taken in
@@ -465,15 +468,15 @@ func TestServer_longPollOutlivesReadTimeout(t *testing.T) {
 	lim.header, lim.read = 20*time.Millisecond, 20*time.Millisecond
 	s := serving(t, &a, lim)
 	before := s.Status().Revision
-	c := NewClient(s.cfg.Socket, "")
+	c := client.New(s.cfg.Socket, "")
 	defer c.Close()
 	change := time.AfterFunc(10*lim.read, func() {
-		d := wants()
+		d := statustest.Discovery()
 		d.Seq = 2
 		a.disc.Set(d)
 	})
 	defer change.Stop()
-	got, err := c.Status(t.Context(), StatusQuery{Follow: []string{"web"}, After: before})
+	got, err := c.Status(t.Context(), client.StatusQuery{Follow: []string{"web"}, After: before})
 	if err != nil || got.Seq != 2 {
 		t.Errorf("got seq %d, %v; want the change, 2", got.Seq, err)
 	}

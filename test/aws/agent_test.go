@@ -19,6 +19,8 @@ import (
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/test/rig"
 )
 
@@ -35,7 +37,7 @@ type host struct {
 }
 
 // inFakeTime runs f on a host whose configuration names these groups, all of which take labelled containers.
-func inFakeTime(t *testing.T, account elbsim.Config, groups []registrar.Group, prepare func(*elbsim.Sim), f func(*host)) {
+func inFakeTime(t *testing.T, account elbsim.Config, groups []elb.Group, prepare func(*elbsim.Sim), f func(*host)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		account.Instance.ID = rig.Instance
@@ -44,10 +46,10 @@ func inFakeTime(t *testing.T, account elbsim.Config, groups []registrar.Group, p
 		prepare(h.sim)
 		core, logs := observer.New(zap.InfoLevel)
 		h.logs = logs
-		api := registrar.NewAPI(configOf(h.sim))
-		h.reg = registrar.New(func(context.Context) (registrar.API, registrar.Self, error) {
-			return api, registrar.Self{InstanceID: rig.Instance, Region: h.sim.Region(), VPC: "vpc-0123456789abcdef0"}, nil
-		}, registrar.NewMemoryLedger(), registrar.Options{BootID: "boot", Log: zap.New(core)})
+		api := elb.NewAPI(configOf(h.sim))
+		h.reg = registrar.New(func(context.Context) (elb.API, elb.Self, error) {
+			return api, elb.Self{InstanceID: rig.Instance, Region: h.sim.Region(), VPC: "vpc-0123456789abcdef0"}, nil
+		}, ledger.NewMemory(), registrar.Options{BootID: "boot", Log: zap.New(core)})
 		var rules []discovery.Rule
 		for _, g := range groups {
 			rules = append(rules, discovery.Rule{Group: g.Key})

@@ -13,8 +13,10 @@ import (
 	"go.uber.org/zap"
 
 	"berth/internal/elbsim"
+	"berth/internal/elbsim/iam"
 	agenthost "berth/pkg/host"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
 	"berth/test/rig"
 )
 
@@ -61,13 +63,13 @@ func (d document) without(action string) document {
 	return out
 }
 
-func (d document) policy(t *testing.T) *elbsim.Policy {
+func (d document) policy(t *testing.T) *iam.Policy {
 	t.Helper()
 	raw, err := json.Marshal(d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := elbsim.ParsePolicy(raw)
+	p, err := iam.Parse(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,9 +79,9 @@ func (d document) policy(t *testing.T) *elbsim.Policy {
 // liveUnder lives through all that the agent asks of AWS under a policy: a group is found, a container comes, is verified and
 // goes; a lifecycle hook is found out, held and completed. It returns what could not be done, as a person is told of it,
 // and how many calls were denied.
-func liveUnder(t *testing.T, region string, p *elbsim.Policy) (problems []string, denied int) {
+func liveUnder(t *testing.T, region string, p *iam.Policy) (problems []string, denied int) {
 	t.Helper()
-	groups := []registrar.Group{{Key: "web", Name: "web-prod", Source: "/etc/berth/berth.yaml:2"}}
+	groups := []elb.Group{{Key: "web", Name: "web-prod", Source: "/etc/berth/berth.yaml:2"}}
 	prepare := func(sim *elbsim.Sim) {
 		if _, err := sim.AddGroup(elbsim.Group{Name: "web-prod", Tags: map[string]string{"berth": "true"}}); err != nil {
 			t.Fatal(err)
@@ -185,7 +187,7 @@ func TestPolicy_narrow(t *testing.T) {
 			}
 		}
 	}
-	groups := []registrar.Group{{Key: "web", Name: "untagged", Source: "/etc/berth/berth.yaml:2"}}
+	groups := []elb.Group{{Key: "web", Name: "untagged", Source: "/etc/berth/berth.yaml:2"}}
 	prepare := func(sim *elbsim.Sim) {
 		if _, err := sim.AddGroup(elbsim.Group{Name: "untagged", Tags: map[string]string{"berth": "false"}}); err != nil {
 			t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/discovery"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
 )
 
@@ -52,12 +52,12 @@ func TestIdle(t *testing.T) {
 		{5, 1000, 5000 * time.Second, 0},
 	} {
 		t.Run(fmt.Sprintf("%d groups, %d peers, %d events", tt.groups, tt.peers, tt.events), func(t *testing.T) {
-			var groups []registrar.Group
+			var groups []elb.Group
 			var keys []string
 			for i := range tt.groups {
 				key := fmt.Sprintf("group-%d", i)
 				keys = append(keys, key)
-				groups = append(groups, registrar.Group{Key: key, Name: key})
+				groups = append(groups, elb.Group{Key: key, Name: key})
 			}
 			prepare := func(sim *elbsim.Sim) {
 				for _, key := range keys {

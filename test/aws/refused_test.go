@@ -14,6 +14,7 @@ import (
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 
 	"berth/internal/elbsim"
+	"berth/internal/elbsim/iam"
 	"berth/pkg/target"
 	"berth/test/harness"
 	"berth/test/rig"
@@ -205,7 +206,7 @@ func TestRefused_noRights(t *testing.T) {
 	}{
 		"a profile without rights": {
 			prepare: func(s *elbsim.Sim) error {
-				p, err := elbsim.ParsePolicy([]byte(`{"Statement": {"Effect": "Allow", "Action": "ec2:DescribeInstances", "Resource": "*"}}`))
+				p, err := iam.Parse([]byte(`{"Statement": {"Effect": "Allow", "Action": "ec2:DescribeInstances", "Resource": "*"}}`))
 				s.SetPolicy(p)
 				return err
 			},

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
 )
 
 // agent is a running berth.
@@ -60,12 +60,12 @@ func startAgent(ctx context.Context, s *side, under string, env []string) (*agen
 
 // ready waits until the agent is.
 func (a *agent) ready(ctx context.Context, socket string) error {
-	client := server.NewClient(socket, "")
-	defer client.Close()
+	api := client.New(socket, "")
+	defer api.Close()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		status, err := client.Status(ctx, server.StatusQuery{})
+		status, err := api.Status(ctx, client.StatusQuery{})
 		if err == nil && status.Readiness.Ready {
 			return nil
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 
 	"berth/internal/elbsim"
+	"berth/internal/elbsim/iam"
 	"berth/pkg/target"
 	"berth/test/harness"
 )
@@ -27,7 +28,7 @@ func TestImage(t *testing.T) {
 	t.Log(said)
 	t.Cleanup(func() { removeImage(t, engine, tag) })
 
-	policy, err := elbsim.LoadPolicy(root(t) + "/deploy/iam/policy.json")
+	policy, err := iam.Load(root(t) + "/deploy/iam/policy.json")
 	if err != nil {
 		t.Fatal(err)
 	}

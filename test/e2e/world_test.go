@@ -14,7 +14,8 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/discovery"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 	"berth/test/harness"
 )
@@ -195,7 +196,7 @@ func (w *world) age(t *testing.T) {
 	t.Helper()
 	const before = "00000000-0000-4000-8000-000000000000"
 	dir := w.fetch(t, "/var/lib/berth")
-	old, err := registrar.PeekLedger(dir)
+	old, err := ledger.Peek(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,18 +204,18 @@ func (w *world) age(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "ledger.json")); err != nil {
 		t.Fatal(err)
 	}
-	ledger, err := registrar.OpenLedger(dir, before, registrar.LedgerOptions{})
+	kept, err := ledger.Open(dir, before, ledger.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger.Claim(registrar.Self{InstanceID: instance, Region: w.sim.Region()})
+	kept.Claim(elb.Self{InstanceID: instance, Region: w.sim.Region()})
 	for _, e := range entries {
 		e.BootID = before
-		if err := ledger.Intend(context.Background(), []registrar.Entry{e}); err != nil {
+		if err := kept.Intend(context.Background(), []ledger.Entry{e}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := ledger.Close(); err != nil {
+	if err := kept.Close(); err != nil {
 		t.Fatal(err)
 	}
 	file := discovery.NewDrainFile(dir)

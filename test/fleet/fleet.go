@@ -18,7 +18,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"berth/internal/elbsim"
+	"berth/internal/elbsim/limits"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -37,7 +40,7 @@ const (
 // Account is a simulated account and its hosts. It has to live in a synctest bubble.
 type Account struct {
 	sim    *elbsim.Sim
-	api    registrar.API
+	api    elb.API
 	hosts  []*host
 	begun  time.Time
 	tally  tally
@@ -50,7 +53,7 @@ type host struct {
 	id      string
 	index   int
 	reg     *registrar.Registrar
-	ledger  *registrar.Ledger
+	ledger  *ledger.Ledger
 	desired registrar.Desired
 	missing atomic.Int32 // writes that the scenario still waits for
 	exactAt atomic.Int64 // when the last of them took effect, in nanoseconds since the account began
@@ -74,10 +77,10 @@ func NewAccount(hosts int, seeded bool, peers int) (*Account, error) {
 	a := &Account{begun: time.Now(), tally: tally{counts: map[kind]int{}}}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.sim = elbsim.New(elbsim.Config{
-		AnyInstance: true, RecordLimit: -1, OnCall: a.called, Throttling: elbsim.DefaultThrottling(),
+		AnyInstance: true, RecordLimit: -1, OnCall: a.called, Throttling: limits.Default(),
 		Latency: 30 * time.Millisecond,
 	})
-	a.api = registrar.NewAPI(aws.Config{
+	a.api = elb.NewAPI(aws.Config{
 		Region: a.sim.Region(), HTTPClient: a.sim.HTTPClient(),
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDFLEET", "secret", ""),
 	})
@@ -89,15 +92,15 @@ func NewAccount(hosts int, seeded bool, peers int) (*Account, error) {
 		}
 	}
 	for i := range hosts {
-		h := &host{id: fmt.Sprintf("i-%017x", i+1), index: i, ledger: registrar.NewMemoryLedger()}
+		h := &host{id: fmt.Sprintf("i-%017x", i+1), index: i, ledger: ledger.NewMemory()}
 		a.hosts = append(a.hosts, h)
 		if seeded {
 			if err := a.seed(h); err != nil {
 				return nil, err
 			}
 		}
-		connect := func(context.Context) (registrar.API, registrar.Self, error) {
-			return a.api, registrar.Self{InstanceID: h.id, Region: a.sim.Region()}, nil
+		connect := func(context.Context) (elb.API, elb.Self, error) {
+			return a.api, elb.Self{InstanceID: h.id, Region: a.sim.Region()}, nil
 		}
 		h.reg = registrar.New(connect, h.ledger, registrar.Options{BootID: bootID, Peers: peers})
 	}
@@ -114,10 +117,10 @@ func (a *Account) seed(h *host) error {
 		if err := a.sim.Register(h.group(s), x); err != nil {
 			return err
 		}
-		h.ledger.Record([]registrar.Entry{{
-			Group:  registrar.Group{Key: s, Name: h.group(s)},
-			Facts:  registrar.GroupFacts{ARN: a.sim.GroupARN(h.group(s)), Name: h.group(s), TargetType: "instance", Protocol: "HTTP"},
-			Target: x, Run: run(h, before+i), Phase: registrar.Registered, BootID: bootID,
+		h.ledger.Record([]ledger.Entry{{
+			Group:  elb.Group{Key: s, Name: h.group(s)},
+			Facts:  elb.Facts{ARN: a.sim.GroupARN(h.group(s)), Name: h.group(s), TargetType: "instance", Protocol: "HTTP"},
+			Target: x, Run: run(h, before+i), Phase: ledger.Registered, BootID: bootID,
 		}})
 	}
 	return nil
@@ -152,7 +155,7 @@ func (h *host) serve(first int) {
 	h.desired.Wants = map[string][]target.Want{}
 	h.desired.Groups = nil
 	for i, s := range services {
-		h.desired.Groups = append(h.desired.Groups, registrar.Group{Key: s, Name: h.group(s)})
+		h.desired.Groups = append(h.desired.Groups, elb.Group{Key: s, Name: h.group(s)})
 		h.desired.Wants[s] = []target.Want{}
 		if first > 0 {
 			h.desired.Wants[s] = []target.Want{{

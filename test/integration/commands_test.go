@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
-	"berth/pkg/server"
+	"berth/pkg/client"
+	"berth/pkg/status"
 	"berth/pkg/target"
 	"berth/test/harness"
 	"berth/test/rig"
@@ -104,7 +105,7 @@ func TestStopCommand_interrupted(t *testing.T) {
 			r.WaitHealthy(t, "web", want...)
 			stop := r.Begin(t, "stop", "--settle", "1h", "--max-wait", "1h", c.Name)
 			r.WaitExact(t, "web")
-			drains := slices.DeleteFunc(agent.Status(t).Drains, func(d server.DrainV1) bool { return d.Container != c.ID })
+			drains := slices.DeleteFunc(agent.Status(t).Drains, func(d status.DrainV1) bool { return d.Container != c.ID })
 			if len(drains) != 1 || drains[0].Hold != "connection" || drains[0].By == "" {
 				t.Errorf("drains while it goes on: %+v; want one that a connection holds", drains)
 			}
@@ -156,7 +157,7 @@ func TestDrainCommand_container(t *testing.T) {
 	if err := r.Exact("web", rig.TargetsOf(t, cs[1])...); err != nil {
 		t.Error(err)
 	}
-	drains := slices.DeleteFunc(agent.Status(t).Drains, func(d server.DrainV1) bool { return d.Container != cs[0].ID })
+	drains := slices.DeleteFunc(agent.Status(t).Drains, func(d status.DrainV1) bool { return d.Container != cs[0].ID })
 	if len(drains) != 1 || drains[0].Reason != "heap dump" || drains[0].By == "" || drains[0].Since.IsZero() {
 		t.Errorf("drains %+v; want who, when and why", drains)
 	}
@@ -306,7 +307,7 @@ func TestReloadCommand(t *testing.T) {
 func TestReload_hundredUnderChurn(t *testing.T) {
 	r := rig.New(t, rig.Options{Groups: []elbsim.Group{{Name: "web"}, {Name: "api"}}})
 	agent := r.StartReady(t)
-	client := server.NewClient(r.Socket(), "")
+	client := client.New(r.Socket(), "")
 	defer client.Close()
 	both, one := r.YAML(nil, ""), "target_groups:\n  "+r.Group("web")+": {}\n"
 	reload := func(yaml string) {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
-	"berth/pkg/server"
+	"berth/pkg/status"
 	"berth/test/harness"
 	"berth/test/rig"
 )
@@ -28,9 +28,9 @@ func notice(t *testing.T, r *rig.Rig, path, value string) {
 }
 
 // hostDrains are the drains of the whole host: other tests' containers on this engine have stop signals of their own.
-func hostDrains(t *testing.T, agent *rig.Agent) []server.DrainV1 {
+func hostDrains(t *testing.T, agent *rig.Agent) []status.DrainV1 {
 	t.Helper()
-	return slices.DeleteFunc(agent.Status(t).Drains, func(d server.DrainV1) bool { return d.Container != "" })
+	return slices.DeleteFunc(agent.Status(t).Drains, func(d status.DrainV1) bool { return d.Container != "" })
 }
 
 func TestHost_spotNotice(t *testing.T) {

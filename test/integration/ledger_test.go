@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/internal/elbsim"
-	"berth/pkg/registrar"
-	"berth/pkg/server"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/status"
 	"berth/pkg/target"
 	"berth/test/harness"
 	"berth/test/rig"
@@ -109,7 +109,7 @@ func TestLedger_lost(t *testing.T) {
 			}
 			var shown []target.Target
 			for _, row := range agent.Status(t).Rows {
-				if row.State == server.Unclaimed {
+				if row.State == status.Unclaimed {
 					shown = append(shown, row.Target)
 				}
 			}
@@ -195,13 +195,13 @@ func caughtUp(t *testing.T, r *rig.Rig, agent *rig.Agent) {
 		if text := agent.Status(t).Readiness.Text(); !strings.Contains(text, "[ok  ] ledger: ") {
 			return errors.New(text)
 		}
-		ledger, err := registrar.PeekLedger(r.StateDir())
+		kept, err := ledger.Peek(r.StateDir())
 		if err != nil {
 			return err
 		}
 		var held []target.Target
-		for _, e := range ledger.Entries() {
-			if e.Phase == registrar.Registered {
+		for _, e := range kept.Entries() {
+			if e.Phase == ledger.Registered {
 				held = append(held, e.Target)
 			}
 		}

@@ -7,7 +7,8 @@ import (
 	"testing"
 
 	"berth/internal/elbsim"
-	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 	"berth/test/harness"
 	"berth/test/rig"
@@ -71,11 +72,11 @@ func (h *rebooted) now(t *testing.T) map[string][]target.Target {
 func (h *rebooted) earlierBoot(t *testing.T) {
 	t.Helper()
 	const boot = "11111111-2222-3333-4444-555555555555"
-	ledger, err := registrar.OpenLedger(h.StateDir(), boot, registrar.LedgerOptions{})
+	ledger, err := ledger.Open(h.StateDir(), boot, ledger.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries := ledger.Claim(registrar.Self{InstanceID: rig.Instance, Region: h.Sim.Region()})
+	entries := ledger.Claim(elb.Self{InstanceID: rig.Instance, Region: h.Sim.Region()})
 	if len(entries) != 5*len(services) {
 		t.Errorf("the ledger holds %d targets; want %d", len(entries), 5*len(services))
 	}

@@ -62,7 +62,7 @@ var mutants = map[string]string{
 	"revives-stopping-container": `if _, ok := s.survivedAt(d); !ok {`,
 
 	// A target that drains is still listed by DescribeTargetHealth, but serves nobody.
-	"counts-draining-as-present": `return !s.absent()`,
+	"counts-draining-as-present": `return !s.Absent()`,
 }
 
 // TestMutants builds the model with each bug in turn and checks that random lives find it. The tree stays as it is: the

@@ -26,6 +26,8 @@ import (
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
 	"berth/pkg/registrar"
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
 )
 
@@ -52,7 +54,7 @@ type place struct {
 type world struct {
 	engine *enginetest.Engine
 	sim    *elbsim.Sim
-	ledger *registrar.Ledger
+	ledger *ledger.Ledger
 	drains *store
 	rand   *rand.Rand
 	stop   func()
@@ -141,7 +143,7 @@ func (s *store) Save(drains []discovery.Drain) error {
 
 func newWorld(seed uint64) *world {
 	w := &world{
-		engine: enginetest.New(), ledger: registrar.NewMemoryLedger(), drains: &store{}, rand: rand.New(rand.NewPCG(seed, 2)),
+		engine: enginetest.New(), ledger: ledger.NewMemory(), drains: &store{}, rand: rand.New(rand.NewPCG(seed, 2)),
 		served: map[place]time.Time{}, wanted: map[string]wanted{}, leaving: map[string]time.Time{}, calm: time.Now(),
 		told: map[runKey]told{}, asked: map[place]asked{}, joined: map[string]bool{}, withheld: map[string]bool{},
 		drained: map[string]bool{}, healthy: map[runKey]bool{},
@@ -167,22 +169,22 @@ func newWorld(seed uint64) *world {
 
 // start starts an agent, put together as cmd/agent does it.
 func (w *world) start() {
-	var groups []registrar.Group
+	var groups []elb.Group
 	var rules []discovery.Rule
 	for _, s := range services {
-		groups = append(groups, registrar.Group{Key: s, Name: s})
+		groups = append(groups, elb.Group{Key: s, Name: s})
 		rules = append(rules, discovery.Rule{Group: s, Healthy: s == careful})
 	}
-	api := registrar.NewAPI(aws.Config{
+	api := elb.NewAPI(aws.Config{
 		Region: w.sim.Region(), HTTPClient: w.sim.HTTPClient(),
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDMODEL", "secret", ""),
 	})
-	reg := registrar.New(func(context.Context) (registrar.API, registrar.Self, error) {
-		return api, registrar.Self{InstanceID: instance, Region: w.sim.Region()}, nil
+	reg := registrar.New(func(context.Context) (elb.API, elb.Self, error) {
+		return api, elb.Self{InstanceID: instance, Region: w.sim.Region()}, nil
 	}, w.ledger, registrar.Options{BootID: "boot"})
 	admitted := map[string][]target.Run{}
 	for _, e := range w.ledger.Entries() {
-		if e.Phase == registrar.Registered {
+		if e.Phase == ledger.Registered {
 			admitted[e.Group.Key] = append(admitted[e.Group.Key], e.Run)
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"syscall"
 	"testing"
 
-	"berth/pkg/server"
+	"berth/pkg/client"
+	"berth/pkg/status"
 	"berth/test/harness"
 )
 
@@ -20,7 +21,7 @@ type Agent struct {
 	process *exec.Cmd
 	output  *output
 	socket  string
-	client  *server.Client
+	client  *client.Client
 	ended   chan struct{} // closed when the process has ended
 	err     error         // how it ended; read after ended
 }
@@ -83,7 +84,7 @@ func (r *Rig) Start(t testing.TB, args ...string) *Agent {
 		a.err = a.process.Wait()
 		close(a.ended)
 	}()
-	a.client = server.NewClient(r.Socket(), "")
+	a.client = client.New(r.Socket(), "")
 	t.Cleanup(func() {
 		a.end(t, syscall.SIGKILL) // if the test has not stopped it
 		a.client.Close()
@@ -117,14 +118,14 @@ func (r *Rig) StartReady(t testing.TB, args ...string) *Agent {
 }
 
 // TryStatus returns what the agent says about itself, or why it does not answer.
-func (a *Agent) TryStatus(t testing.TB) (server.StatusV1, error) {
+func (a *Agent) TryStatus(t testing.TB) (status.V1, error) {
 	ctx, cancel := within(t, harness.Patience)
 	defer cancel()
-	return a.client.Status(ctx, server.StatusQuery{})
+	return a.client.Status(ctx, client.StatusQuery{})
 }
 
 // Status returns what the agent says about itself.
-func (a *Agent) Status(t testing.TB) server.StatusV1 {
+func (a *Agent) Status(t testing.TB) status.V1 {
 	t.Helper()
 	status, err := a.TryStatus(t)
 	if err != nil {

@@ -1,0 +1,449 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"berth/internal/statedir"
+)
+
+// memDisk is a disk in memory that behaves as a journalling file system does: what was written counts only when it was
+// synced, names change in order and count only when their directory was synced. Faults are put in by a hook; a crash
+// keeps any part of what was not synced.
+type MemDisk struct {
+	// hook is called before each operation, with no lock held: it may fail, or block for as long as it likes. With
+	// errShort a write takes half of its bytes first.
+	hook func(op, path string) error
+
+	Mu      sync.Mutex
+	space   int64                // how many bytes the files may have together; 0: any number
+	names   map[string]*memInode // as programs see them
+	synced  map[string]*memInode // as a crash leaves them, at least
+	moves   []func(map[string]*memInode)
+	locked  map[string]bool
+	ops     map[string]int
+	Crashed bool
+}
+
+type memInode struct {
+	data, synced []byte
+	writes       []memWrite // since the last sync
+}
+
+type memWrite struct {
+	at    int64
+	bytes []byte
+}
+
+var (
+	ErrShort   = errors.New("short write")
+	errCrashed = errors.New("the machine is down")
+)
+
+func NewMemDisk() *MemDisk {
+	return &MemDisk{
+		names: map[string]*memInode{}, synced: map[string]*memInode{}, locked: map[string]bool{}, ops: map[string]int{},
+	}
+}
+
+// do counts an operation and lets the hook have its say.
+func (d *MemDisk) do(op, path string) error {
+	d.Mu.Lock()
+	d.ops[op]++
+	hook, crashed := d.hook, d.Crashed
+	d.Mu.Unlock()
+	if crashed {
+		return errCrashed
+	}
+	if hook == nil {
+		return nil
+	}
+	if err := hook(op, path); err != nil {
+		return &fs.PathError{Op: op, Path: path, Err: err}
+	}
+	return nil
+}
+
+// on sets the hook.
+func (d *MemDisk) On(hook func(op, path string) error) {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	d.hook = hook
+}
+
+// count returns how often op was asked for.
+func (d *MemDisk) count(op string) int {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	return d.ops[op]
+}
+
+// content returns what a file holds, as programs see it.
+func (d *MemDisk) content(path string) []byte {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	if inode := d.names[path]; inode != nil {
+		return append([]byte{}, inode.data...)
+	}
+	return nil
+}
+
+// put makes a file, synced.
+func (d *MemDisk) put(path string, data []byte) {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	inode := &memInode{data: append([]byte{}, data...), synced: append([]byte{}, data...)}
+	d.names[path], d.synced[path] = inode, inode
+}
+
+// remove takes away everything below dir, as rm -r does.
+func (d *MemDisk) remove(dir string) {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	for path := range d.names {
+		if strings.HasPrefix(path, dir) {
+			delete(d.names, path)
+			delete(d.synced, path)
+		}
+	}
+}
+
+// list returns the names of all files.
+func (d *MemDisk) list() []string {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	var out []string
+	for path := range d.names {
+		out = append(out, filepath.Base(path))
+	}
+	return out
+}
+
+// crash stops the disk and returns what a machine finds after its next start.
+func (d *MemDisk) Crash(rng *rand.Rand) *MemDisk {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	d.Crashed = true
+	after := NewMemDisk()
+	kept := map[*memInode]*memInode{}
+	for path, inode := range d.synced {
+		after.synced[path] = inode
+	}
+	for _, move := range d.moves[:rng.IntN(len(d.moves)+1)] {
+		move(after.synced)
+	}
+	for path, inode := range after.synced {
+		if kept[inode] == nil {
+			kept[inode] = inode.crash(rng)
+		}
+		after.synced[path], after.names[path] = kept[inode], kept[inode]
+	}
+	return after
+}
+
+// crash keeps any sectors of the writes that were not synced, whatever a sector is.
+func (i *memInode) crash(rng *rand.Rand) *memInode {
+	data := append([]byte{}, i.synced...)
+	sector := []int64{1, 16, 512, 4096}[rng.IntN(4)]
+	chance := rng.Float64()
+	for _, w := range i.writes {
+		for at := w.at; at < w.at+int64(len(w.bytes)); {
+			end := min((at/sector+1)*sector, w.at+int64(len(w.bytes)))
+			if rng.Float64() < chance {
+				data = writeAt(data, w.bytes[at-w.at:end-w.at], at)
+			}
+			at = end
+		}
+	}
+	return &memInode{data: data, synced: append([]byte{}, data...)}
+}
+
+// survives returns the disk as a process finds it after another was killed: the machine went on.
+func (d *MemDisk) Survives() *MemDisk {
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	after := NewMemDisk()
+	for path, inode := range d.names {
+		after.put(path, inode.data)
+	}
+	return after
+}
+
+func writeAt(data, b []byte, at int64) []byte {
+	if grow := at + int64(len(b)) - int64(len(data)); grow > 0 {
+		data = append(data, make([]byte, grow)...)
+	}
+	copy(data[at:], b)
+	return data
+}
+
+func (d *MemDisk) MkdirAll(dir string) error { return d.do("mkdir", dir) }
+
+func (d *MemDisk) Lock(path, holder string) (Lock, error) {
+	if err := d.do("lock", path); err != nil {
+		return nil, err
+	}
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	inode := d.names[path]
+	if inode == nil {
+		inode = &memInode{}
+		d.names[path], d.synced[path] = inode, inode
+	}
+	if d.locked[path] && inode.data != nil {
+		return nil, statedir.ParseHolder(path, string(inode.data))
+	}
+	d.locked[path], inode.data = true, []byte(holder)
+	return &memFile{d: d, inode: inode, lock: path}, nil
+}
+
+func (d *MemDisk) ReadFile(path string) ([]byte, error) {
+	if err := d.do("read", path); err != nil {
+		return nil, err
+	}
+	if data := d.content(path); data != nil {
+		return data, nil
+	}
+	return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+}
+
+func (d *MemDisk) Create(path string) (File, error) {
+	if err := d.do("create", path); err != nil {
+		return nil, err
+	}
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	inode := &memInode{data: []byte{}}
+	d.names[path] = inode
+	d.moves = append(d.moves, func(m map[string]*memInode) { m[path] = inode })
+	return &memFile{d: d, inode: inode}, nil
+}
+
+func (d *MemDisk) Rename(from, to string) error {
+	if err := d.do("rename", to); err != nil {
+		return err
+	}
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	inode := d.names[from]
+	if inode == nil {
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+	}
+	move := func(m map[string]*memInode) {
+		m[to] = inode
+		delete(m, from)
+	}
+	move(d.names)
+	d.moves = append(d.moves, move)
+	return nil
+}
+
+func (d *MemDisk) Exists(path string) (bool, error) {
+	if err := d.do("exists", path); err != nil {
+		return false, err
+	}
+	return d.content(path) != nil, nil
+}
+
+func (d *MemDisk) Remove(path string) error {
+	if err := d.do("remove", path); err != nil {
+		return err
+	}
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	if d.names[path] == nil {
+		return &fs.PathError{Op: "remove", Path: path, Err: fs.ErrNotExist}
+	}
+	delete(d.names, path)
+	d.moves = append(d.moves, func(m map[string]*memInode) { delete(m, path) })
+	return nil
+}
+
+func (d *MemDisk) SyncDir(dir string) error {
+	if err := d.do("syncdir", dir); err != nil {
+		return err
+	}
+	d.Mu.Lock()
+	defer d.Mu.Unlock()
+	for _, move := range d.moves {
+		move(d.synced)
+	}
+	d.moves = nil
+	return nil
+}
+
+// memFile is an open file of a memDisk.
+type memFile struct {
+	d     *MemDisk
+	inode *memInode
+	lock  string // the path that it locks; empty: none
+}
+
+func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
+	err := f.d.do("write", "")
+	f.d.Mu.Lock()
+	defer f.d.Mu.Unlock()
+	if errors.Is(err, ErrShort) {
+		b = b[:len(b)/2]
+	} else if err != nil {
+		return 0, err
+	}
+	if d := f.d; d.space > 0 {
+		free := d.space
+		for _, inode := range d.names {
+			free -= int64(len(inode.data))
+		}
+		if need := at + int64(len(b)) - int64(len(f.inode.data)); need > max(0, free) {
+			b, err = b[:max(0, int64(len(b))-need+free)], syscall.ENOSPC
+		}
+	}
+	f.inode.data = writeAt(f.inode.data, b, at)
+	f.inode.writes = append(f.inode.writes, memWrite{at, append([]byte{}, b...)})
+	return len(b), err
+}
+
+// Truncate is made durable at once: nothing here depends on when it is.
+func (f *memFile) Truncate(size int64) error {
+	if err := f.d.do("truncate", ""); err != nil {
+		return err
+	}
+	f.d.Mu.Lock()
+	defer f.d.Mu.Unlock()
+	f.inode.data = f.inode.data[:min(size, int64(len(f.inode.data)))]
+	f.inode.synced = f.inode.synced[:min(size, int64(len(f.inode.synced)))]
+	for i, w := range f.inode.writes {
+		f.inode.writes[i].bytes = w.bytes[:max(0, min(int64(len(w.bytes)), size-w.at))]
+	}
+	return nil
+}
+
+func (f *memFile) sync(op string) error {
+	// What was written before the call counts when it returns; what comes during it does not.
+	f.d.Mu.Lock()
+	n := len(f.inode.writes)
+	f.d.Mu.Unlock()
+	if err := f.d.do(op, ""); err != nil {
+		return err
+	}
+	f.d.Mu.Lock()
+	defer f.d.Mu.Unlock()
+	if f.d.Crashed {
+		return errCrashed
+	}
+	for _, w := range f.inode.writes[:n] {
+		f.inode.synced = writeAt(f.inode.synced, w.bytes, w.at)
+	}
+	f.inode.writes = f.inode.writes[n:]
+	return nil
+}
+
+func (f *memFile) Sync() error     { return f.sync("sync") }
+func (f *memFile) Datasync() error { return f.sync("datasync") }
+
+func (f *memFile) Named(path string) (bool, error) {
+	if err := f.d.do("named", path); err != nil {
+		return false, err
+	}
+	f.d.Mu.Lock()
+	defer f.d.Mu.Unlock()
+	return f.d.names[path] == f.inode, nil
+}
+
+func (f *memFile) Close() error {
+	f.d.Mu.Lock()
+	defer f.d.Mu.Unlock()
+	if f.lock != "" && f.d.names[f.lock] == f.inode {
+		f.d.locked[f.lock] = false
+	}
+	return nil
+}
+
+// The disk is itself a thing to get wrong: it has to lose what was not synced, and keep what was.
+func TestMemDisk_crash(t *testing.T) {
+	lost, kept := 0, 0
+	for seed := range uint64(50) {
+		d := NewMemDisk()
+		write := func(name, text string) File {
+			f, err := d.Create(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt([]byte(text), 0); err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		f := write("a", "safe")
+		if err := errors.Join(f.Sync(), d.SyncDir(".")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("loss"), 4); err != nil {
+			t.Fatal(err)
+		}
+		write("b", "never synced")
+		after := d.Crash(rand.New(rand.NewPCG(seed, 0)))
+		got := string(after.content("a"))
+		if !strings.HasPrefix(got, "safe") {
+			t.Fatalf("lost what was synced: %q", got)
+		}
+		if got == "safe" {
+			lost++
+		}
+		if got == "safeloss" {
+			kept++
+		}
+		if err := f.Sync(); !errors.Is(err, errCrashed) {
+			t.Fatalf("sync after the crash: %v", err)
+		}
+	}
+	if lost == 0 || kept == 0 {
+		t.Errorf("of 50 crashes %d lost and %d kept what was not synced; want some of each", lost, kept)
+	}
+}
+
+// failing returns a hook that fails the operations named in ops ("write rename"), and counts how often it did.
+func failing(ops string, err error, n *atomic.Int64) func(op, path string) error {
+	return func(op, path string) error {
+		if !slices.Contains(strings.Fields(ops), op) || filepath.Base(path) == lockName {
+			return nil
+		}
+		n.Add(1)
+		return fmt.Errorf("%s: %w", op, err)
+	}
+}
+
+// What tests of other packages need of the inside of a ledger.
+
+// longestLinger is how long a commit waits for more to go with it.
+const LongestLinger = noteLinger
+
+// withRoom has less pre-written than a ledger of full size.
+func WithRoom(o Options, room int64) Options {
+	o.room = room
+	return o
+}
+
+// awaitWriter waits until the ledger's goroutine has ended.
+func AwaitWriter(l *Ledger) { <-l.writer.ended }
+
+// entriesOn returns what the ledger on a disk holds, in no order.
+func EntriesOn(d *MemDisk) ([]Entry, error) {
+	content, err := parse(d.content(memPath))
+	if err != nil {
+		return nil, err
+	}
+	var out []Entry
+	for _, r := range content.records {
+		out = append(out, r.Entry)
+	}
+	return out, nil
+}
