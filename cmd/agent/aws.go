@@ -18,7 +18,7 @@ import (
 // connect waits for this host's identity and returns it with a client for its region. Everything about the client is
 // the SDK's ordinary configuration (environment, shared files, endpoints, proxies, CA bundle); only its retries are
 // off, and the instance metadata service is spoken to in version 2 alone and never through a proxy.
-func (a *agent) connect(ctx context.Context) (elb.API, elb.Self, error) {
+func (a *Core) connect(ctx context.Context) (elb.API, elb.Self, error) {
 	id, err := a.notices.Identity(ctx)
 	if err != nil {
 		return nil, elb.Self{}, err
@@ -29,7 +29,7 @@ func (a *agent) connect(ctx context.Context) (elb.API, elb.Self, error) {
 	if err := a.lifecycleActed(ctx); err != nil {
 		return nil, elb.Self{}, err
 	}
-	cfg, err := loadAWS(ctx, id.Region)
+	cfg, err := a.o.AWS.client(ctx, id.Region)
 	if err != nil {
 		return nil, elb.Self{}, err
 	}
@@ -37,7 +37,7 @@ func (a *agent) connect(ctx context.Context) (elb.API, elb.Self, error) {
 }
 
 // learn hands on what becomes known of this host later: its VPC and its IPv6 address.
-func (a *agent) learn(ctx context.Context) error {
+func (a *Core) learn(ctx context.Context) error {
 	var last elb.Self
 	for {
 		s, changed := a.notices.Snapshot()

@@ -12,8 +12,6 @@ import (
 	"berth/internal/statedir"
 	"berth/pkg/config"
 	"berth/pkg/host"
-	"berth/pkg/registrar"
-	"berth/pkg/registrar/elb"
 	"berth/pkg/registrar/ledger"
 )
 
@@ -82,7 +80,7 @@ func boot(ctx context.Context, cfg *config.Config, env *environment, bootID stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
-	removed, err := removeStale(ctx, cfg, ledger, log, bootID)
+	removed, _, err := RemoveStale(ctx, cfg, ledger, log, bootID)
 	if closing := ledger.Close(); closing != nil {
 		log.Warn("ledger is not complete on disk", zap.Error(closing))
 	}
@@ -94,30 +92,4 @@ func boot(ctx context.Context, cfg *config.Config, env *environment, bootID stri
 		return exit(exitFailure, fmt.Errorf("%w; the agent removes what is left", err))
 	}
 	return nil
-}
-
-// removeStale needs to know who this host is: a ledger that came with an image is another instance's, whose targets
-// are none of ours.
-func removeStale(ctx context.Context, cfg *config.Config, kept *ledger.Ledger, log *zap.Logger, bootID string) (int, error) {
-	metadata, err := metadataSettings(ctx)
-	if err != nil {
-		return 0, err
-	}
-	notices := host.New(log, host.Options{Override: host.Override{InstanceID: cfg.InstanceID, Region: cfg.Region}, AWS: metadata})
-	id, err := notices.Identity(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("learn this host's identity: %w", err)
-	}
-	self := selfOf(id)
-	stale := registrar.Reachable(ledger.Stale(kept.Claim(self), bootID), self, log)
-	if len(stale) == 0 {
-		return 0, nil
-	}
-	aws, err := loadAWS(ctx, id.Region)
-	if err != nil {
-		return 0, err
-	}
-	return registrar.RemoveStale(ctx, elb.NewAPI(aws), kept, stale, registrar.Options{
-		Log: log, WriteTimeout: cfg.AWS.WriteTimeout,
-	})
 }

@@ -23,9 +23,12 @@ const exitNoAgent = 5
 // coded gives an error of a command that asks the agent its exit code, where it has none yet.
 func coded(err error) error {
 	var has *exitError
+	var ambiguous *AmbiguousError
 	switch {
 	case err == nil, errors.As(err, &has):
 		return err
+	case errors.As(err, &ambiguous):
+		return exit(exitUsage, err)
 	case errors.Is(err, client.ErrNotRunning), errors.Is(err, client.ErrSocketDenied):
 		return exit(exitNoAgent, err)
 	default:
@@ -105,9 +108,19 @@ func shownAs(ref, id, name string) string {
 	return ref
 }
 
+// AmbiguousError says that what was given for a container's id is the beginning of several.
+type AmbiguousError struct {
+	Ref        string
+	Containers int
+}
+
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%q is the beginning of %d containers' ids; write more of it", e.Ref, e.Containers)
+}
+
 // rowsOf returns the rows of the container that ref names: by name, else by id or the beginning of one. A name may be
 // that of several containers, when one has replaced another whose targets are still draining; a beginning that fits
-// several containers is an error.
+// several containers is an *AmbiguousError.
 func rowsOf(rows []status.Row, ref string) ([]status.Row, error) {
 	var byName, byID []status.Row
 	ids := map[string]struct{}{}
@@ -125,7 +138,7 @@ func rowsOf(rows []status.Row, ref string) ([]status.Row, error) {
 	case len(byName) > 0:
 		return byName, nil
 	case len(ids) > 1:
-		return nil, exit(exitUsage, fmt.Errorf("%q is the beginning of %d containers' ids; write more of it", ref, len(ids)))
+		return nil, &AmbiguousError{Ref: ref, Containers: len(ids)}
 	default:
 		return byID, nil
 	}

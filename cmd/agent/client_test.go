@@ -30,6 +30,8 @@ import (
 
 const testInstance = "i-0123456789abcdef0"
 
+var testBuild = Build{Version: "1.2.3", Revision: "0123abc", Date: "2026-11-22T10:00:00Z"}
+
 // shownAgent is a running agent as far as its clients see it: what it publishes is set by the test.
 type shownAgent struct {
 	disc   latest.Value[discovery.Snapshot]
@@ -113,6 +115,7 @@ func runCommand(ctx context.Context, env map[string]string, args ...string) (cod
 	var out, err bytes.Buffer
 	code = execute(ctx, args, &environment{
 		stdin: strings.NewReader(""), stdout: &out, stderr: &err, getenv: func(k string) string { return env[k] },
+		build: testBuild,
 	})
 	return code, out.String(), err.String()
 }
@@ -226,14 +229,14 @@ func TestRowsOf(t *testing.T) {
 			t.Errorf("%q: %v (-want +got):\n%s", ref, err, diff)
 		}
 	}
-	var coded *exitError
-	if _, err := rowsOf(rows, "abab"); !errors.As(err, &coded) || coded.code != exitUsage {
-		t.Errorf("a beginning of two: got %v; want exit code %d", err, exitUsage)
+	var ambiguous *AmbiguousError
+	if _, err := rowsOf(rows, "abab"); !errors.As(err, &ambiguous) || ambiguous.Containers != 2 {
+		t.Errorf("a beginning of two: got %v; want an AmbiguousError", err)
 	}
 }
 
 func TestShownAs(t *testing.T) {
-	id := testRun("web-1").ID
+	id := judgedRun("web-1").ID
 	for _, tt := range []struct{ ref, name, want string }{
 		{id, "web-1", "web-1"},
 		{id[:12], "web-1", "web-1"},

@@ -32,13 +32,13 @@ const (
 // control answers what is asked over the control socket: what changes something, or makes the agent ask Docker. Every
 // request is logged with who asked.
 type control struct {
-	agent *agent
+	agent *Core
 	log   *zap.Logger
 	holds chan struct{} // one slot for each connection that holds a drain
 	next  atomic.Uint64 // numbers those drains
 }
 
-func (a *agent) controlHandler() http.Handler {
+func (a *Core) controlHandler() http.Handler {
 	c := &control{agent: a, log: a.log.Named("control"), holds: make(chan struct{}, maxHolds)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/reload", c.reload)
@@ -118,7 +118,7 @@ func (c *control) reload(w http.ResponseWriter, r *http.Request) {
 	server.Extend(w, controlPatrol)
 	ctx, cancel := context.WithTimeout(r.Context(), controlPatrol/2)
 	defer cancel()
-	err := c.agent.reload(ctx)
+	err := c.agent.Reload(ctx)
 	c.asked(r, "reload", err)
 	if err != nil {
 		server.WriteError(w, http.StatusUnprocessableEntity, err.Error())

@@ -36,7 +36,7 @@ import (
 
 // controlled is a running agent of this process, with a Docker engine in memory and elbsim.
 type controlled struct {
-	*agent
+	*Agent
 	engine *enginetest.Engine
 	sim    *elbsim.Sim
 	client *client.Client
@@ -77,18 +77,17 @@ func newControlled(t *testing.T) *controlled {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zapcore.InfoLevel)
-	a := newAgent(cfg, zap.New(core), false)
-	c := &controlled{agent: a, engine: enginetest.New(), sim: sim, log: logs}
-	a.read, a.engine = read, c.engine
-	if err := a.build(t.Context()); err != nil {
+	c := &controlled{engine: enginetest.New(), sim: sim, log: logs}
+	a, err := New(t.Context(), Options{
+		Config: cfg, Read: read, Log: zap.New(core), Level: zap.NewAtomicLevel(), BootID: readBootID(), Engine: c.engine,
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if a.server, err = a.listen(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c.Agent = a
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- a.run(ctx) }()
+	go func() { ended <- a.Run(ctx) }()
 	c.client = client.New(cfg.ControlSocket, "")
 	c.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", cfg.ControlSocket)
@@ -97,11 +96,11 @@ func newControlled(t *testing.T) *controlled {
 		c.client.Close()
 		c.http.CloseIdleConnections()
 		cancel()
-		if err := errors.Join(<-ended, a.ledger.Close()); err != nil {
+		if err := errors.Join(<-ended, a.Close()); err != nil {
 			t.Errorf("agent: %v", err)
 		}
 	})
-	c.eventually(t, "the agent ready", func() bool { return a.server.Readiness().Ready })
+	c.eventually(t, "the agent ready", func() bool { return a.Readiness().Ready })
 	return c
 }
 
@@ -362,7 +361,7 @@ func (f *fakePruner) Snapshot() (*registrar.Snapshot, <-chan struct{}) {
 
 func TestPruneTargets(t *testing.T) {
 	at := func(group string, port uint16) status.GroupTargetV1 {
-		return status.GroupTargetV1{Group: group, Target: target.Target{ID: testInstance, Port: port}}
+		return status.GroupTargetV1{Group: group, Target: target.Target{ID: simInstance, Port: port}}
 	}
 	for _, stuck := range []bool{false, true} {
 		f := &fakePruner{changed: make(chan struct{}), stuck: stuck, status: registrar.GroupStatus{

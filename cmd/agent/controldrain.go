@@ -90,7 +90,7 @@ func (c *control) drainOf(ctx context.Context, req *status.DrainRequestV1) (d di
 		}
 	}
 	switch {
-	case c.agent.dry:
+	case c.agent.o.DryRun:
 		return d, run, "", refuse(http.StatusConflict, "the agent runs dry: it changes nothing")
 	case req.Host == (req.Container != ""):
 		return d, run, "", refuse(http.StatusBadRequest, "either a container or the host is drained: give one of both")

@@ -25,7 +25,7 @@ func (c *control) prune(w http.ResponseWriter, r *http.Request) {
 		err = refuse(http.StatusBadRequest, "no target is named")
 	case len(p.Targets) > maxPrune:
 		err = refuse(http.StatusBadRequest, "%d targets are named; at most %d can be", len(p.Targets), maxPrune)
-	case c.agent.dry:
+	case c.agent.o.DryRun:
 		err = refuse(http.StatusConflict, "the agent runs dry: it changes nothing")
 	}
 	if err != nil {

@@ -12,10 +12,19 @@ import (
 	"berth/pkg/target"
 )
 
+const judgedInstance = "i-0123456789abcdef0"
+
+var judgedStart = time.Now().Add(-210 * time.Minute).Truncate(time.Second)
+
+// judgedRun is a run of a container with an id of its own for each length of a name.
+func judgedRun(name string) target.Run {
+	return target.Run{ID: strings.Repeat(string("0123456789abcdef"[len(name)%16]), 64), Name: name, StartedAt: judgedStart}
+}
+
 // A departure goes on as the load balancer says, for as long as is settled, and no longer than it may.
 func TestDeparture_judge(t *testing.T) {
-	run := testRun("web-1")
-	at := target.Target{ID: testInstance, Port: 32768}
+	run := judgedRun("web-1")
+	at := target.Target{ID: judgedInstance, Port: 32768}
 	row := func(s status.State) status.Row {
 		return status.Row{Run: run, Group: "web", State: s, Target: at, Why: "because"}
 	}
@@ -97,9 +106,9 @@ func TestDeparture_judge(t *testing.T) {
 // A group that is denied keeps nobody from waiting for the others: the host goes on to serve until they have let go. One
 // container that is to be stopped only if all let go is spared the wait.
 func TestDeparture_oneGroupDenied(t *testing.T) {
-	run := testRun("web-1")
+	run := judgedRun("web-1")
 	row := func(group string, s status.State, port uint16) status.Row {
-		return status.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}, Why: "because", Change: "change " + group}
+		return status.Row{Run: run, Group: group, State: s, Target: target.Target{ID: judgedInstance, Port: port}, Why: "because", Change: "change " + group}
 	}
 	group := func(key, state string) status.GroupV1 {
 		return status.GroupV1{Keys: []string{key}, State: state, Protocol: "HTTP", Seq: 2, Tried: true}
@@ -138,9 +147,9 @@ func TestDeparture_oneGroupDenied(t *testing.T) {
 
 // What is refused at first and goes then is given as long to settle as the rest.
 func TestDeparture_refusedAtFirst(t *testing.T) {
-	run, begun := testRun("web-1"), time.Now()
+	run, begun := judgedRun("web-1"), time.Now()
 	row := func(group string, s status.State, port uint16) status.Row {
-		return status.Row{Run: run, Group: group, State: s, Target: target.Target{ID: testInstance, Port: port}}
+		return status.Row{Run: run, Group: group, State: s, Target: target.Target{ID: judgedInstance, Port: port}}
 	}
 	seen := func(web string, rows ...status.Row) *status.V1 {
 		return &status.V1{Seq: 2, Connected: true, Rows: rows, Groups: []status.GroupV1{
@@ -169,10 +178,10 @@ func TestDeparture_refusedAtFirst(t *testing.T) {
 // An agent that has just been started does not know what is registered: that no row shows a target is no departure, and
 // the time to settle begins when the groups have acted.
 func TestDeparture_judge_agentStarts(t *testing.T) {
-	run := testRun("web-1")
+	run := judgedRun("web-1")
 	drained := status.Row{Run: run, Group: "web", State: status.Drained}
 	registering := status.Row{Run: run, Group: "web", State: status.Registering}
-	leaving := status.Row{Run: run, Group: "web", State: status.Leaving, Target: target.Target{ID: testInstance, Port: 32768}}
+	leaving := status.Row{Run: run, Group: "web", State: status.Leaving, Target: target.Target{ID: judgedInstance, Port: 32768}}
 	untaken := status.GroupV1{Keys: []string{"web"}, State: registrar.StateWaiting}
 	acted := status.GroupV1{Keys: []string{"web"}, State: registrar.StateOK, Protocol: "HTTP", Seq: 2, Tried: true}
 	unlisted := &status.V1{}
@@ -248,11 +257,11 @@ func TestDeparture_judge_agentStarts(t *testing.T) {
 
 // Another container's rows are none of its business; the host's departure is everybody's but the unclaimed.
 func TestDeparture_concerns(t *testing.T) {
-	mine, other := testRun("web-1"), testRun("web-22")
+	mine, other := judgedRun("web-1"), judgedRun("web-22")
 	rows := []status.Row{
-		{Run: mine, Group: "web", State: status.Healthy, Target: target.Target{ID: testInstance, Port: 1}},
-		{Run: other, Group: "api", State: status.Healthy, Target: target.Target{ID: testInstance, Port: 2}},
-		{Group: "dns", State: status.Unclaimed, Target: target.Target{ID: testInstance, Port: 3}},
+		{Run: mine, Group: "web", State: status.Healthy, Target: target.Target{ID: judgedInstance, Port: 1}},
+		{Run: other, Group: "api", State: status.Healthy, Target: target.Target{ID: judgedInstance, Port: 2}},
+		{Group: "dns", State: status.Unclaimed, Target: target.Target{ID: judgedInstance, Port: 3}},
 	}
 	one, all := &departure{run: mine}, &departure{host: true}
 	one.before(&status.V1{Rows: rows})

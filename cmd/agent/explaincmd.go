@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/pkg/client"
-	"berth/pkg/discovery"
 	"berth/pkg/registrar"
 	"berth/pkg/status"
 )
@@ -90,18 +89,17 @@ func (c *explainCommand) alone(cmd *cobra.Command, ref string, noAgent error) (s
 		return v, exit(exitUsage, fmt.Errorf("%w\n%w", noAgent, err))
 	}
 	fmt.Fprintf(c.env.stderr, "berth: %v; looking without it\n", noAgent)
-	err = dryly(cmd.Context(), cfg, c.env, c.timeout, func(ctx context.Context, a *agent, _ *registrar.Snapshot, _ bool) error {
+	log, err := quietLogger(cfg, c.env)
+	if err != nil {
+		return v, err
+	}
+	err = dryly(cmd.Context(), cfg, c.env, log, c.timeout, func(ctx context.Context, a *Core, _ *registrar.Snapshot, _ bool) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		run, _, err := a.watcher.Look(ctx, ref)
-		warning := ""
-		if errors.Is(err, discovery.ErrNotAnswered) && run.ID != "" {
-			warning, err = "Docker does not answer", nil
+		var err error
+		if v, err = a.Explain(ctx, ref); err != nil {
+			return fmt.Errorf("%s: %w", ref, err)
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", ref, lookError(ref, err))
-		}
-		v = a.explain(ctx, run, warning)
 		return nil
 	})
 	return v, err

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -30,8 +31,22 @@ func (c *control) explain(w http.ResponseWriter, r *http.Request) {
 	server.WriteJSON(w, http.StatusOK, c.agent.explain(ctx, run, warning))
 }
 
+// Explain says of the container that ref names (by name, by id, or by the beginning of one) what becomes of it, and why.
+// Docker is asked anew.
+func (a *Core) Explain(ctx context.Context, ref string) (status.ExplainedV1, error) {
+	run, _, err := a.watcher.Look(ctx, ref)
+	warning := ""
+	if errors.Is(err, discovery.ErrNotAnswered) && run.ID != "" {
+		warning, err = "Docker does not answer", nil
+	}
+	if err != nil {
+		return status.ExplainedV1{}, lookError(ref, err)
+	}
+	return a.explain(ctx, run, warning), nil
+}
+
 // explain says what the agent's parts make of a run that a look has just found.
-func (a *agent) explain(ctx context.Context, run target.Run, warning string) status.ExplainedV1 {
+func (a *Core) explain(ctx context.Context, run target.Run, warning string) status.ExplainedV1 {
 	d, _ := a.seen.Get()
 	r, _ := a.registrar.Snapshot()
 	facts, err := a.engine.Inspect(ctx, run.ID)
@@ -235,6 +250,6 @@ func (e *explanation) balancer(group string, port target.PortProto, rows []statu
 		if r.Target.ID != "" {
 			why = r.Target.String() + " is " + why
 		}
-		e.step(outcome, "load_balancer", group, port, why, advice(r))
+		e.step(outcome, "load_balancer", group, port, why, advice(r, portRange()))
 	}
 }

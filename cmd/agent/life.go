@@ -46,9 +46,9 @@ type drainer interface {
 	Undrain(ctx context.Context, id string) (uint64, error)
 }
 
-func (a *agent) newLife(bootID string) *life {
+func (a *Core) newLife() *life {
 	return &life{
-		notices: a.notices.Snapshot, seen: a.seen.Get, drains: a.watcher, bootID: bootID,
+		notices: a.notices.Snapshot, seen: a.seen.Get, drains: a.watcher, bootID: a.o.BootID,
 		onAdvice: func() bool { return a.settings.Load().Drain.OnRebalance },
 		draining: a.pacer.SetDraining, log: a.log.Named("life"), known: make(chan struct{}),
 	}
@@ -197,7 +197,7 @@ func (l *life) end(ctx context.Context, d *discovery.Drain) {
 
 // lifecycleActed waits until the autoscaling lifecycle state was read once and acted on, or could not be for half a
 // minute: an instance that is being taken out of service must not register itself first.
-func (a *agent) lifecycleActed(ctx context.Context) error {
+func (a *Core) lifecycleActed(ctx context.Context) error {
 	select {
 	case <-a.life.known:
 		return nil

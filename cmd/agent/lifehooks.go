@@ -45,12 +45,12 @@ func pooled(s *host.Snapshot) bool {
 }
 
 // hooks keeps the host's lifecycle hooks until ctx ends.
-func (a *agent) hooks(ctx context.Context) error {
+func (a *Agent) hooks(ctx context.Context) error {
 	var wg sync.WaitGroup
-	if name := a.cfg.Lifecycle.TerminateHook; name != "" && !a.dry {
+	if name := a.cfg.Lifecycle.TerminateHook; name != "" && !a.o.DryRun {
 		wg.Go(func() { a.terminateHook(ctx, name) })
 	}
-	if name := a.cfg.Lifecycle.LaunchHook; name != "" && !a.dry {
+	if name := a.cfg.Lifecycle.LaunchHook; name != "" && !a.o.DryRun {
 		wg.Go(func() { a.launchHook(ctx, name) })
 	}
 	wg.Wait()
@@ -59,12 +59,12 @@ func (a *agent) hooks(ctx context.Context) error {
 }
 
 // hookOf is a lifecycle hook of this instance. It waits for the identity.
-func (a *agent) hookOf(ctx context.Context, t host.Transition, name string) (*host.Hook, error) {
+func (a *Agent) hookOf(ctx context.Context, t host.Transition, name string) (*host.Hook, error) {
 	id, err := a.notices.Identity(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := loadAWS(ctx, id.Region)
+	cfg, err := a.o.AWS.client(ctx, id.Region)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func given(name string) string {
 }
 
 // terminateHook waits for the instance's termination, has it wait while the host drains, and lets it go on.
-func (a *agent) terminateHook(ctx context.Context, name string) {
+func (a *Agent) terminateHook(ctx context.Context, name string) {
 	for a.noticed(ctx, terminating) {
 		hook, err := a.hookOf(ctx, host.Terminating, name)
 		if err != nil {
@@ -111,7 +111,7 @@ func (a *agent) terminateHook(ctx context.Context, name string) {
 }
 
 // noticed waits until the notices are as asked for; false: ctx has ended.
-func (a *agent) noticed(ctx context.Context, as func(*host.Snapshot) bool) bool {
+func (a *Agent) noticed(ctx context.Context, as func(*host.Snapshot) bool) bool {
 	for {
 		s, changed := a.notices.Snapshot()
 		if ctx.Err() != nil {
@@ -128,7 +128,7 @@ func (a *agent) noticed(ctx context.Context, as func(*host.Snapshot) bool) bool 
 	}
 }
 
-func (a *agent) hookFailed(ctx context.Context, err error) {
+func (a *Agent) hookFailed(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
 		a.log.Named("life").Error("lifecycle hook is left to its timeout", zap.Error(err))
 	}
@@ -136,10 +136,10 @@ func (a *agent) hookFailed(ctx context.Context, err error) {
 
 // letGo returns when the host's targets are gone and settled, or drain.max_wait is over, or ctx is. Meanwhile the hook is
 // kept waiting.
-func (a *agent) letGo(ctx context.Context, hook *host.Hook) {
+func (a *Agent) letGo(ctx context.Context, hook *host.Hook) {
 	begun := time.Now()
 	d := &departure{name: "the host", host: true, begun: begun, latest: begun.Add(a.settings.Load().Drain.MaxWait)}
-	before := a.server.Status()
+	before := a.status()
 	d.before(&before)
 	stop := a.registrar.Follow(a.groupKeys(false))
 	defer stop()
@@ -160,7 +160,7 @@ func (a *agent) letGo(ctx context.Context, hook *host.Hook) {
 		}
 	})
 	for {
-		seen := a.server.Status()
+		seen := a.status()
 		drained := slices.ContainsFunc(seen.Drains, func(v status.DrainV1) bool { return v.Container == "" })
 		if drained && d.seq == 0 {
 			d.seq = seen.Seq
@@ -178,7 +178,7 @@ func (a *agent) letGo(ctx context.Context, hook *host.Hook) {
 }
 
 // groupKeys returns the keys of the configured groups, or of those that are required.
-func (a *agent) groupKeys(required bool) []string {
+func (a *Agent) groupKeys(required bool) []string {
 	var keys []string
 	for _, g := range a.settings.Load().Groups {
 		if g.Required || !required {
@@ -191,7 +191,7 @@ func (a *agent) groupKeys(required bool) []string {
 // launchHook lets the instance come into service when every required group has a healthy target of it. Until then it
 // says nothing: how long that may take is the hook's own to decide. On the way into a warm pool the same hook holds it, and
 // nothing is to be served there: it may go on at once, and again when it comes into service.
-func (a *agent) launchHook(ctx context.Context, name string) {
+func (a *Agent) launchHook(ctx context.Context, name string) {
 	for {
 		intoPool, ok := a.comesIn(ctx)
 		if !ok {
@@ -210,7 +210,7 @@ func (a *agent) launchHook(ctx context.Context, name string) {
 
 // comesIn waits until every required group has a healthy target of the instance, or it is to come into a warm pool. It
 // reports false when ctx has ended.
-func (a *agent) comesIn(ctx context.Context) (intoPool, ok bool) {
+func (a *Agent) comesIn(ctx context.Context) (intoPool, ok bool) {
 	stop := a.registrar.Follow(a.groupKeys(true))
 	followed := time.AfterFunc(launchFollow, stop)
 	defer stop()
@@ -219,7 +219,7 @@ func (a *agent) comesIn(ctx context.Context) (intoPool, ok bool) {
 		if s, _ := a.notices.Snapshot(); pooled(s) {
 			return true, true
 		}
-		status := a.server.Status()
+		status := a.status()
 		if served(a.groupKeys(true), status.Rows) {
 			return false, true
 		}

@@ -22,8 +22,8 @@ SOURCE_DATE_EPOCH, or with the day on which the command was built: the same buil
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return exit(exitFailure, fmt.Errorf("write man pages: %w", err))
 			}
-			header := &doc.GenManHeader{Section: "8", Source: "berth " + version, Manual: "Berth"}
-			if at, err := time.Parse(time.RFC3339, date); err == nil && env.getenv("SOURCE_DATE_EPOCH") == "" {
+			header := &doc.GenManHeader{Section: "8", Source: "berth " + env.build.Version, Manual: "Berth"}
+			if at, err := time.Parse(time.RFC3339, env.build.Date); err == nil && env.getenv("SOURCE_DATE_EPOCH") == "" {
 				header.Date = &at
 			}
 			root := cmd.Root()

@@ -37,7 +37,7 @@ type notifier struct {
 }
 
 // notify is the notifier of this agent. Where no service manager listens it does nothing until ctx ends.
-func (a *agent) notify(ctx context.Context) error {
+func (a *Agent) notify(ctx context.Context) error {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		<-ctx.Done()
 		return nil

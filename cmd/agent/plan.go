@@ -101,17 +101,21 @@ Exit codes: 0; 1 if a group or Docker could not be looked at; 2 if the configura
 
 // plan runs the agent's own parts dry until every group has been looked at.
 func plan(ctx context.Context, cfg *config.Config, env *environment, timeout time.Duration) (*planV1, error) {
+	log, err := quietLogger(cfg, env)
+	if err != nil {
+		return nil, err
+	}
 	var p *planV1
-	err := dryly(ctx, cfg, env, timeout, func(_ context.Context, a *agent, s *registrar.Snapshot, complete bool) error {
-		if stream := a.watcher.Stream(); !complete && !stream.Up {
+	err = dryly(ctx, cfg, env, log, timeout, func(_ context.Context, a *Core, s *registrar.Snapshot, complete bool) error {
+		if stream := a.Stream(); !complete && !stream.Up {
 			return fmt.Errorf("look at Docker: %s", stream.Err)
 		}
+		h := a.Host()
 		if !complete && !s.Connected {
-			h := a.hostStatus()
 			return fmt.Errorf("learn this host's identity: %s; %s", h.IdentityErr, h.IdentityChange)
 		}
-		if problem, change := a.registrar.CredentialsErr(); problem != "" {
-			a.log.Error("no call could be made", zap.String("error", problem), zap.String("change", change))
+		if h.CredentialsErr != "" {
+			log.Error("no call could be made", zap.String("error", h.CredentialsErr), zap.String("change", h.CredentialsChange))
 		}
 		p = planOf(s, complete)
 		return nil
@@ -119,32 +123,26 @@ func plan(ctx context.Context, cfg *config.Config, env *environment, timeout tim
 	return p, err
 }
 
-// dryly runs the agent's own parts dry until every group has been looked at, or timeout is over, and then has use look at
-// them while they still run. complete reports whether every group has been.
-func dryly(ctx context.Context, cfg *config.Config, env *environment, timeout time.Duration, use func(ctx context.Context, a *agent, s *registrar.Snapshot, complete bool) error) error {
+// quietLogger says only what goes wrong, unless more was asked for: what is shown says it all.
+func quietLogger(cfg *config.Config, env *environment) (*zap.Logger, error) {
 	level := cfg.Log.Level
 	if level == config.Default().Log.Level {
-		level = "error" // what is shown says it all
+		level = "error"
 	}
 	log, _, err := newLogger(env.stderr, level, cfg.Log.Format)
-	if err != nil {
-		return err
+	return log, err
+}
+
+// dryly runs the agent's own parts dry.
+func dryly(
+	ctx context.Context, cfg *config.Config, env *environment, log *zap.Logger, timeout time.Duration,
+	use func(ctx context.Context, a *Core, s *registrar.Snapshot, complete bool) error,
+) error {
+	err := Dry(ctx, Options{Config: cfg, Log: log, BootID: readBootID(), Engine: env.engine}, timeout, use)
+	if code := exitOf(err); code != exitFailure {
+		return exit(code, err)
 	}
-	a := newAgent(cfg, log, true)
-	a.engine = env.engine
-	if err := a.build(ctx); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- a.run(ctx) }()
-	patient, stop := context.WithTimeout(ctx, timeout)
-	s, complete := a.allTried(patient)
-	stop()
-	used := use(ctx, a, s, complete)
-	cancel()
-	return errors.Join(<-ended, used)
+	return err
 }
 
 // usageCode is the exit code of a wrong command line of cmd, given args: exitUsage, unless that was asked to mean that
@@ -168,45 +166,6 @@ func usageCode(cmd *cobra.Command, args []string) int {
 		}
 	}
 	return code
-}
-
-// allTried waits until every group of the configuration, and every other that the ledger holds something of, has been
-// looked at, well or not.
-func (a *agent) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
-	for {
-		s, changed := a.registrar.Snapshot()
-		if allGroupsTried(a.cfg.Groups, s) {
-			return s, true
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return s, false
-		}
-	}
-}
-
-// allGroupsTried reports whether every group of the configuration has been looked at, and those that left it, which have no
-// key. A group that was deleted and created again has another ARN: for a moment both have its key, and both have to have
-// been looked at.
-func allGroupsTried(groups []config.Group, s *registrar.Snapshot) bool {
-	tried := map[string]bool{}
-	for _, g := range s.Groups {
-		looked := g.Tried && g.Seq > 0
-		if len(g.Keys) == 0 && !looked {
-			return false
-		}
-		for _, key := range g.Keys {
-			before, seen := tried[key]
-			tried[key] = looked && (before || !seen)
-		}
-	}
-	for _, g := range groups {
-		if !tried[g.Key] {
-			return false
-		}
-	}
-	return true
 }
 
 func planOf(s *registrar.Snapshot, complete bool) *planV1 {

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,9 +11,9 @@ import (
 	"berth/pkg/config"
 )
 
-// reload reads the configuration again and makes it the present one, or changes nothing and says why. When it returns
+// Reload reads the configuration again and makes it the present one, or changes nothing and says why. When it returns
 // nil, discovery has published what the new configuration wants. Reloads come one at a time.
-func (a *agent) reload(ctx context.Context) error {
+func (a *Core) Reload(ctx context.Context) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	err := a.takeSettings(ctx)
@@ -29,8 +27,11 @@ func (a *agent) reload(ctx context.Context) error {
 	return nil
 }
 
-func (a *agent) takeSettings(ctx context.Context) error {
-	cfg, err := a.read()
+func (a *Core) takeSettings(ctx context.Context) error {
+	if a.o.Read == nil {
+		return errors.New("there is no configuration to read again")
+	}
+	cfg, err := a.o.Read()
 	if err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (a *agent) takeSettings(ctx context.Context) error {
 	if err := config.CheckReload(old.Config, cfg); err != nil {
 		return err
 	}
-	if err := a.level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+	if err := a.o.Level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
 		return fmt.Errorf("log.level: %w", err)
 	}
 	last := *old
@@ -52,19 +53,4 @@ func (a *agent) takeSettings(ctx context.Context) error {
 		return fmt.Errorf("hand the configuration to discovery: %w", err)
 	}
 	return nil
-}
-
-// hangups reloads on each SIGHUP until ctx ends. Whoever wants an answer asks with `berth reload`.
-func (a *agent) hangups(ctx context.Context) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	for {
-		select {
-		case <-signals:
-			_ = a.reload(ctx) // it has said so
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }

@@ -35,21 +35,21 @@ func scriptAgent(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 	cfg, err := read()
 	ts.Check(err)
-	a := newAgent(cfg, zap.NewNop(), false)
-	a.read, a.engine, h.agent = read, h.engine, a
-	ts.Check(a.build(context.Background()))
-	a.server, err = a.listen(context.Background())
+	a, err := New(context.Background(), Options{
+		Config: cfg, Read: read, Log: zap.NewNop(), Level: zap.NewAtomicLevel(), BootID: readBootID(), Engine: h.engine,
+	})
 	ts.Check(err)
+	h.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- a.run(ctx) }()
+	go func() { ended <- a.Run(ctx) }()
 	h.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := errors.Join(<-ended, a.ledger.Close()); err != nil {
+		if err := errors.Join(<-ended, a.Close()); err != nil {
 			ts.Logf("agent: %v", err)
 		}
 	})
-	eventually(ts, "the agent ready", func() bool { return a.server.Readiness().Ready })
+	eventually(ts, "the agent ready", func() bool { return a.Readiness().Ready })
 }
 
 func eventually(ts *testscript.TestScript, what string, holds func() bool) {
@@ -75,7 +75,7 @@ func scriptContainer(ts *testscript.TestScript, _ bool, args []string) {
 // runBerth runs a command line in this process.
 func runBerth(ctx context.Context, ts *testscript.TestScript, stdout, stderr io.Writer, args []string) int {
 	return execute(ctx, args, &environment{
-		stdin: strings.NewReader(ts.Getenv("ANSWER")), stdout: stdout, stderr: stderr, getenv: ts.Getenv, engine: hostOf(ts).engine,
+		stdin: strings.NewReader(ts.Getenv("ANSWER")), stdout: stdout, stderr: stderr, getenv: ts.Getenv, engine: hostOf(ts).engine, build: testBuild,
 	})
 }
 
@@ -161,9 +161,8 @@ func scriptDrains(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	eventually(ts, args[0]+" drains", func() bool {
-		s, _ := hostOf(ts).agent.seen.Get()
 		n := 0
-		for _, d := range s.Drains {
+		for _, d := range hostOf(ts).agent.Status().Drains {
 			if d.Cause != discovery.CauseStopSignal {
 				n++
 			}

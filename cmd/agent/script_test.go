@@ -25,18 +25,18 @@ const asBerth = "BERTH_TEST_IS_BERTH"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asBerth) != "" {
-		os.Exit(execute(context.Background(), os.Args[1:], &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}))
+		os.Exit(execute(context.Background(), os.Args[1:], &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, build: testBuild}))
 	}
 	goleak.VerifyTestMain(m)
 }
 
 // scriptHost is the host that a script runs on: an agent of this process between a Docker engine in memory and elbsim.
 type scriptHost struct {
+	agent  *Agent
 	sim    *elbsim.Sim
 	engine *enginetest.Engine
 	config string
 	stop   func()
-	agent  *agent
 	ids    map[string]string // by container name
 	faults []string          // of elbsim, in force
 	mu     sync.Mutex        // guards failStop

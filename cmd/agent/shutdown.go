@@ -15,9 +15,6 @@ import (
 	"berth/pkg/client"
 	"berth/pkg/config"
 	"berth/pkg/discovery"
-	"berth/pkg/host"
-	"berth/pkg/registrar"
-	"berth/pkg/registrar/elb"
 	"berth/pkg/registrar/ledger"
 	"berth/pkg/status"
 )
@@ -30,8 +27,6 @@ const (
 	removalShare = 2
 	// sightShare is the part of the longest wait in which an agent that has just been started must be able to call AWS.
 	sightShare = 3
-	// anyBoot is the id of no boot.
-	anyBoot = "-"
 )
 
 // shutdownDrain is `berth shutdown-drain`.
@@ -154,7 +149,7 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 	}
 	removing, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(latest)/removalShare))
 	defer cancel()
-	removed, settle, err := removeAllOf(removing, cfg, kept, log)
+	removed, settle, err := RemoveStale(removing, cfg, kept, log, AnyBoot)
 	if closing := kept.Close(); closing != nil {
 		log.Warn("ledger is not complete on disk", zap.Error(closing))
 	}
@@ -167,32 +162,4 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 		}
 	}
 	return exit(exitFailure, err)
-}
-
-// removeAllOf deregisters every target of this host that the ledger holds. It returns how many it could, and how long
-// their load balancers take to settle.
-func removeAllOf(ctx context.Context, cfg *config.Config, kept *ledger.Ledger, log *zap.Logger) (int, time.Duration, error) {
-	if len(ledger.Stale(kept.Entries(), anyBoot)) == 0 {
-		return 0, 0, nil
-	}
-	metadata, err := metadataSettings(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	id, err := host.New(log, host.Options{Override: host.Override{InstanceID: cfg.InstanceID, Region: cfg.Region}, AWS: metadata}).Identity(ctx)
-	if err != nil {
-		return 0, 0, fmt.Errorf("learn this host's identity: %w", err)
-	}
-	self := selfOf(id)
-	held := registrar.Reachable(ledger.Stale(kept.Claim(self), anyBoot), self, log)
-	settle := time.Duration(0)
-	for i := range held {
-		settle = max(settle, settlingOf(held[i].Facts.Protocol))
-	}
-	aws, err := loadAWS(ctx, id.Region)
-	if err != nil {
-		return 0, 0, err
-	}
-	removed, err := registrar.RemoveStale(ctx, elb.NewAPI(aws), kept, held, registrar.Options{Log: log, WriteTimeout: cfg.AWS.WriteTimeout})
-	return removed, settle, err
 }

@@ -80,7 +80,7 @@ func TestShutdownDrain_withoutAnAgent(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.left == 0 && len(ledger.Stale(kept.Entries(), anyBoot)) != 0 {
+			if c.left == 0 && len(ledger.Stale(kept.Entries(), AnyBoot)) != 0 {
 				t.Errorf("the ledger still has %v", kept.Entries())
 			}
 		})

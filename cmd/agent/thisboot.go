@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel says of the boot that this process runs in.
+// What the kernel says of this host.
 
 // sinceBoot returns the milliseconds since the host was booted, suspended or not: more with each start of the agent, by more
 // than an agent publishes in the time, whatever becomes of the wall clock.
@@ -27,4 +27,14 @@ func readBootID() string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// portRange returns the range that Docker picks host ports from, as "32768 to 60999"; "" where the kernel does not tell.
+func portRange() string {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	ports := strings.Fields(string(b))
+	if err != nil || len(ports) != 2 {
+		return ""
+	}
+	return ports[0] + " to " + ports[1]
 }

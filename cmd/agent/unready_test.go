@@ -33,25 +33,22 @@ func waitingAgent(t *testing.T, dockerSocket, want string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := newAgent(cfg, zap.NewNop(), false)
-	if err := a.build(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if a.server, err = a.listen(t.Context()); err != nil {
+	a, err := New(t.Context(), Options{Config: cfg, Log: zap.NewNop(), BootID: readBootID()})
+	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- a.run(ctx) }()
+	go func() { ended <- a.Run(ctx) }()
 	defer func() {
 		cancel()
-		if err := errors.Join(<-ended, a.ledger.Close()); err != nil {
+		if err := errors.Join(<-ended, a.Close()); err != nil {
 			t.Errorf("agent: %v", err)
 		}
 	}()
 	text := ""
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		r := a.server.Readiness()
+		r := a.Readiness()
 		if text = r.Text(); r.Ready {
 			t.Fatalf("it is ready:\n%s", text)
 		}

@@ -12,9 +12,6 @@ import (
 	"berth/pkg/status"
 )
 
-// date is the commit's, RFC 3339; set by the linker as version and revision are.
-var date string
-
 // versionV1 is what `berth version --json` prints.
 type versionV1 struct {
 	status.Build
@@ -22,9 +19,9 @@ type versionV1 struct {
 	Platform string `json:"platform"`
 }
 
-// buildInfo says what runs: what the linker was told, else what the toolchain wrote into the binary.
-func buildInfo() status.Build {
-	b := status.Build{Version: version, Revision: revision, GoVersion: runtime.Version()}
+// info says what runs: what the linker was told, else what the toolchain wrote into the binary.
+func (told Build) info() status.Build {
+	b := status.Build{Version: told.Version, Revision: told.Revision, GoVersion: runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
@@ -43,7 +40,7 @@ func newVersionCommand(env *environment) *cobra.Command {
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			v := versionV1{Build: buildInfo(), Date: date, Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			v := versionV1{Build: env.build.info(), Date: env.build.Date, Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if asJSON {
 				return coded(json.NewEncoder(env.stdout).Encode(v))
 			}

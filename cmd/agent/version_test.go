@@ -14,14 +14,14 @@ func TestVersion(t *testing.T) {
 	if code != 0 || stderr != "" {
 		t.Fatalf("got %d %s; want 0", code, stderr)
 	}
-	for _, want := range []string{"berth " + version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH} {
+	for _, want := range []string{"berth " + testBuild.Version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH} {
 		if !strings.Contains(out, want) {
 			t.Errorf("got %q; want it to contain %q", out, want)
 		}
 	}
 	code, out, _ = runCommand(t.Context(), nil, "version", "--json")
 	var v versionV1
-	if err := json.Unmarshal([]byte(out), &v); err != nil || code != 0 || v.Version != version || v.GoVersion != runtime.Version() {
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != 0 || v.Version != testBuild.Version || v.GoVersion != runtime.Version() {
 		t.Errorf("--json: got %d %s, %v", code, out, err)
 	}
 	if code, _, _ := runCommand(t.Context(), nil, "version", "please"); code != exitUsage {

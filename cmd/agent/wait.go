@@ -17,10 +17,11 @@ import (
 	"berth/pkg/status"
 )
 
+// absentGrace is how long a container may be unknown to the agent: `docker run -d` returns before its events are
+// read, and a container that is replaced is gone for a moment.
+const absentGrace = 5 * time.Second
+
 const (
-	// absentGrace is how long a container may be unknown to the agent: `docker run -d` returns before its events are
-	// read, and a container that is replaced is gone for a moment.
-	absentGrace = 5 * time.Second
 	// pollPause is the least time between two questions.
 	pollPause = 200 * time.Millisecond
 	// pollWait is how long one question waits for a change. It is short enough for the time left to be right.
@@ -95,7 +96,7 @@ func (c *waitCommand) run(ctx context.Context, refs []string) error {
 		return &exitError{exitUsage, fmt.Errorf("--timeout %s: must be more than 0", c.timeout)}
 	}
 	for _, ref := range slices.Compact(slices.Sorted(slices.Values(refs))) {
-		c.containers = append(c.containers, &progress{Container: ref, Outcome: pending, Rows: []status.Row{}})
+		c.containers = append(c.containers, &progress{Container: ref, Outcome: pending, Rows: []status.Row{}, ports: portRange()})
 	}
 	client := c.agent.client(c.env.getenv)
 	defer client.Close()

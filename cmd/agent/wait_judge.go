@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +27,7 @@ type progress struct {
 	Change    string       `json:"change,omitempty"`
 	Rows      []status.Row `json:"rows"`
 
+	ports    string    // that Docker picks from on this host, for advice
 	name     string    // once the agent has known it
 	seen     bool      // the agent has known it
 	absentAt time.Time // since when it does not; zero while it does
@@ -116,7 +116,7 @@ func (p *progress) judgeServing(good func(status.State) bool) {
 			p.Outcome, p.Why, p.Change = never, describe(r), r.Change
 			return
 		case !good(r.State) && p.Outcome == reached:
-			p.Outcome, p.Why, p.Change = pending, describe(r), advice(r)
+			p.Outcome, p.Why, p.Change = pending, describe(r), advice(r, p.ports)
 		}
 	}
 	if p.Outcome == reached {
@@ -182,17 +182,12 @@ func describe(r *status.Row) string {
 }
 
 // advice is what to change. Where the load balancer cannot reach the port it names the ports that a security group must
-// let through: only this host knows them.
-func advice(r *status.Row) string {
-	if r.Reason != "Target.Timeout" && r.Reason != "Target.FailedHealthChecks" {
+// let through: ports is the range that Docker picks from on this host ("32768 to 60999"); empty: not known.
+func advice(r *status.Row, ports string) string {
+	if ports == "" || r.Reason != "Target.Timeout" && r.Reason != "Target.FailedHealthChecks" {
 		return r.Change
 	}
-	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	ports := strings.Fields(string(data))
-	if err != nil || len(ports) != 2 {
-		return r.Change
-	}
-	return fmt.Sprintf("%s (Docker picks ports %s to %s on this host)", r.Change, ports[0], ports[1])
+	return r.Change + " (Docker picks ports " + ports + " on this host)"
 }
 
 func groupsOf(rows []status.Row) string {

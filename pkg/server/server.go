@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,6 +96,7 @@ type Server struct {
 	done     chan struct{} // closed when Run begins to shut down: long polls end
 
 	listeners []listener
+	closing   sync.Once
 }
 
 // listener is an open socket with what is served on it.
@@ -225,10 +227,12 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Close closes the sockets of a server that is not running. It may be called more than once.
 func (s *Server) Close() {
-	for _, l := range s.listeners {
-		_ = l.Close() // closed by Run already
-		l.cleanup()
-	}
+	s.closing.Do(func() {
+		for _, l := range s.listeners {
+			_ = l.Close() // closed by Run already
+			l.cleanup()
+		}
+	})
 }
 
 // Readiness returns what /readyz answers now.
