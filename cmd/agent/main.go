@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"berth/internal/cli"
 )
 
 // Set by the linker (see the Makefile); "devel" in a plain go build.
@@ -19,7 +21,7 @@ var (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := Main(ctx, os.Args[1:], Build{Version: version, Revision: revision, Date: date})
+	code := cli.Main(ctx, os.Args[1:], cli.Build{Version: version, Revision: revision, Date: date})
 	stop()
 	os.Exit(code)
 }

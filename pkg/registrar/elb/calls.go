@@ -21,6 +21,8 @@ const (
 	OpDeregister     = "DeregisterTargets"
 	OpDescribeHealth = "DescribeTargetHealth"
 	OpDescribeGroups = "DescribeTargetGroups"
+	// OpDescribeAttributes is of an Inspector alone.
+	OpDescribeAttributes = "DescribeTargetGroupAttributes"
 )
 
 // Client makes the calls: each with its deadline, its metrics, and its failure classified. It neither retries nor
@@ -117,6 +119,10 @@ func descriptions(targets []target.Target) []types.TargetDescription {
 	return out
 }
 
+// ReasonNotInUse is the load balancer's reason for a target that it sends nothing to: no listener uses the group, or the
+// target is in a zone that is not enabled.
+const ReasonNotInUse = string(types.TargetHealthReasonEnumNotInUse)
+
 // Sighting is what one look said of one target.
 type Sighting struct{ Health, Reason, Description string }
 
@@ -165,7 +171,15 @@ func (c *Client) Look(ctx context.Context, groupARN string, targets []target.Tar
 
 // Find asks for the facts of one group, by ARN or by name: one group a call, since one unknown name fails them all.
 func (c *Client) Find(ctx context.Context, ref Reference) (Facts, *CallError) {
-	var facts Facts
+	g, ce := c.group(ctx, ref)
+	if ce != nil {
+		return Facts{}, ce
+	}
+	return factsOf(*g), nil
+}
+
+func (c *Client) group(ctx context.Context, ref Reference) (*types.TargetGroup, *CallError) {
+	var found *types.TargetGroup
 	ce := c.do(ctx, OpDescribeGroups, ref.String(), func(ctx context.Context) error {
 		in := &elasticloadbalancingv2.DescribeTargetGroupsInput{Names: []string{ref.Name}}
 		if ref.ARN != "" {
@@ -178,13 +192,13 @@ func (c *Client) Find(ctx context.Context, ref Reference) (Facts, *CallError) {
 		if len(out.TargetGroups) == 0 || aws.ToString(out.TargetGroups[0].TargetGroupArn) == "" || out.TargetGroups[0].TargetType == "" {
 			return errNoGroup
 		}
-		facts = factsOf(out.TargetGroups[0])
+		found = &out.TargetGroups[0]
 		return nil
 	})
 	if ce != nil && errors.Is(ce.Err, errNoGroup) {
 		ce.Fault, ce.Code, ce.Message, ce.Unknown = FaultGone, "TargetGroupNotFound", "the answer names no target group", false
 	}
-	return facts, ce
+	return found, ce
 }
 
 var (

@@ -15,7 +15,9 @@ import (
 // NewAPI returns a client of Elastic Load Balancing whose calls are made exactly once: there is one retry policy, the
 // registrar's, so that AWS_RETRY_MODE and AWS_MAX_ATTEMPTS change nothing. Where no credentials can be had its calls
 // fail with a *CredentialsError.
-func NewAPI(cfg aws.Config) API {
+func NewAPI(cfg aws.Config) API { return newSDKClient(cfg) }
+
+func newSDKClient(cfg aws.Config) *sdkClient {
 	creds := &credentials{of: cfg.Credentials}
 	dates := &dates{}
 	return &sdkClient{

@@ -5,6 +5,7 @@
 //	reference.go  how the configuration names a group, and what a group can hold
 //	calls.go      Client: each call with its deadline, its metrics, and its failure classified
 //	errors.go     from AWS's codes to faults, and what a person can change about each
+//	inspect.go    what is asked besides, to check a configuration
 //	client.go     the SDK's client, whose calls are made exactly once
 //	reply.go      a success that is none
 //	clock.go      how far this host's clock is from that of AWS

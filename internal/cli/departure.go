@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"berth/pkg/client"
+	"berth/pkg/status"
+)
+
+// departures are several that are waited for together.
+type departures struct {
+	report *reporter
+	all    []*status.Departure
+	// enough says when a departure need not be waited for any longer; nil: when its phase is over.
+	enough func(*status.Departure) bool
+	// ended is told of each such departure, once, and must not block. May be nil.
+	ended func(*status.Departure)
+	// more is received from while others wait: a departure that ends for reasons of its own. May be nil.
+	more <-chan *status.Departure
+}
+
+// follow asks the agent until every departure is over, or ctx ends. An agent that is restarted meanwhile is waited for,
+// for as long as the last departure would be.
+func (ds *departures) follow(ctx context.Context, api *client.Client) error {
+	open := slices.Clone(ds.all)
+	query := client.StatusQuery{Follow: ds.keys()}
+	for len(open) > 0 {
+		s, err := api.Status(ctx, query)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			latest := slices.MaxFunc(open, func(a, b *status.Departure) int { return a.Latest.Compare(b.Latest) }).Latest
+			if time.Now().After(latest) {
+				return err
+			}
+			query.After = ""
+			ds.report.say("agent", "the agent does not answer; trying again: "+err.Error(), latest)
+		default:
+			ds.report.forget("agent")
+			open = ds.judge(open, &s)
+			query = client.StatusQuery{Follow: ds.keys(), After: s.Revision, Timeout: min(pollWait, ds.soon(open))}
+		}
+		if len(open) == 0 {
+			return nil
+		}
+		select {
+		case d := <-ds.more:
+			open = slices.DeleteFunc(open, func(o *status.Departure) bool { return o == d })
+		case <-time.After(pollPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// judge returns those that are still to be waited for.
+func (ds *departures) judge(open []*status.Departure, s *status.V1) []*status.Departure {
+	now := time.Now()
+	return slices.DeleteFunc(open, func(d *status.Departure) bool {
+		d.Judge(s, now)
+		ds.report.say(d.Label(), d.Why, d.Latest)
+		if !d.Phase.Over() && (ds.enough == nil || !ds.enough(d)) {
+			return false
+		}
+		if ds.ended != nil {
+			ds.report.clear()
+			ds.ended(d)
+		}
+		return true
+	})
+}
+
+// soon is when the next departure may be over by time alone: what no change of the status announces.
+func (ds *departures) soon(open []*status.Departure) time.Duration {
+	soon := pollWait
+	for _, d := range open {
+		soon = min(soon, time.Until(d.Patience()))
+		if !d.OutAt.IsZero() && d.Phase == status.DrainingPhase {
+			soon = min(soon, 500*time.Millisecond)
+		}
+	}
+	return max(soon, pollPause)
+}
+
+func (ds *departures) keys() []string {
+	var keys []string
+	for _, d := range ds.all {
+		for key := range d.Keys {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}

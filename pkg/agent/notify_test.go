@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// manager is the service manager's end: what it was told, and after which time.
+type manager struct {
+	began time.Time
+	told  []string
+	at    []time.Duration
+	err   error
+}
+
+func (m *manager) send(state string) error {
+	m.told, m.at = append(m.told, state), append(m.at, time.Since(m.began))
+	return m.err
+}
+
+// when returns when it was first told exactly this; -1: never.
+func (m *manager) when(state string) time.Duration {
+	if i := slices.Index(m.told, state); i >= 0 {
+		return m.at[i]
+	}
+	return -1
+}
+
+func (m *manager) count(state string) (n int) {
+	for _, s := range m.told {
+		if s == state {
+			n++
+		}
+	}
+	return n
+}
+
+// notified runs a notifier for d of fake time, changed by prepare, which may start what happens meanwhile.
+func notified(t *testing.T, d time.Duration, prepare func(*notifier, *manager)) (*manager, *observer.ObservedLogs) {
+	t.Helper()
+	core, logs := observer.New(zapcore.InfoLevel)
+	m := &manager{}
+	synctest.Test(t, func(t *testing.T) {
+		m.began = time.Now()
+		n := &notifier{
+			send: m.send, alive: func() error { return nil }, waiting: func() string { return "" },
+			status: func() string { return "1 target in 1 group" }, log: zap.New(core),
+		}
+		prepare(n, m)
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		if err := n.run(ctx); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return m, logs
+}
+
+func TestNotifier_readyWhenEveryGroupWasTried(t *testing.T) {
+	m, logs := notified(t, time.Minute, func(n *notifier, m *manager) {
+		n.waiting = func() string {
+			if time.Since(m.began) < 5*time.Second {
+				return "target_group web: not tried yet"
+			}
+			return ""
+		}
+		n.status = func() string { return "waiting for " + n.waiting() }
+	})
+	if got := m.when("STATUS=waiting for target_group web: not tried yet"); got < 0 || got > time.Second {
+		t.Errorf("told what it waits for after %v; want at once", got)
+	}
+	ready := "READY=1\nSTATUS=waiting for "
+	if got := m.when(ready); got < 5*time.Second || got > 6*time.Second {
+		t.Errorf("ready after %v; want 5s. Told: %q", got, m.told)
+	}
+	if got := m.count(ready); got != 1 {
+		t.Errorf("ready was told %d times; want once", got)
+	}
+	if logs.Len() != 0 {
+		t.Errorf("log has %v; want nothing", logs.All())
+	}
+}
+
+func TestNotifier_readyAfterHalfAMinuteAtTheLatest(t *testing.T) {
+	m, logs := notified(t, 2*time.Minute, func(n *notifier, _ *manager) {
+		n.waiting = func() string { return "docker: not reached yet" }
+		n.status = func() string { return "0 targets, waiting for docker:\nnot reached yet" }
+	})
+	const ready = "READY=1\nSTATUS=0 targets, waiting for docker: not reached yet" // a status is one line
+	if got := m.when(ready); got != readyWithin {
+		t.Errorf("ready after %v; want %v. Told: %q", got, readyWithin, m.told)
+	}
+	if logs.FilterField(zap.String("waiting_for", "docker: not reached yet")).Len() != 1 {
+		t.Errorf("log has %v; want one line about what it waits for", logs.All())
+	}
+}
+
+func TestNotifier_statusIsCurrentAndNotRepeated(t *testing.T) {
+	const began, changed = "READY=1\nSTATUS=1 target in 1 group", "STATUS=2 targets in 1 group"
+	m, _ := notified(t, time.Hour, func(n *notifier, m *manager) {
+		n.status = func() string {
+			if time.Since(m.began) < 10*time.Minute {
+				return "1 target in 1 group"
+			}
+			return "2 targets in 1 group"
+		}
+	})
+	want := []string{began, changed, "STOPPING=1\nSTATUS=stopping; the targets stay registered"}
+	if !slices.Equal(m.told, want) {
+		t.Errorf("told %q; want %q", m.told, want)
+	}
+	if got := m.when(changed); got > 10*time.Minute+statusEvery {
+		t.Errorf("another status was told after %v; want 10m and at most %v more", got, statusEvery)
+	}
+}
+
+func TestNotifier_watchdog(t *testing.T) {
+	const stuckAfter, proof = 10 * time.Minute, "WATCHDOG=1"
+	m, logs := notified(t, 20*time.Minute, func(n *notifier, m *manager) {
+		n.watchdog = 30 * time.Second
+		n.alive = func() error {
+			if time.Since(m.began) >= stuckAfter {
+				return errors.New("watcher has not turned for 31s")
+			}
+			return nil
+		}
+	})
+	last := time.Duration(0)
+	for i, state := range m.told {
+		if state != proof {
+			continue
+		}
+		if gap := m.at[i] - last; gap > 15*time.Second {
+			t.Errorf("%v between two proofs of life; want half of the watchdog's 30s at most", gap)
+		}
+		last = m.at[i]
+	}
+	if last >= stuckAfter || last < stuckAfter-15*time.Second {
+		t.Errorf("the last proof came after %v; want just before %v", last, stuckAfter)
+	}
+	if logs.FilterMessage("the watchdog is told nothing any more").Len() != 1 {
+		t.Errorf("log has %v; want one line about the loop that does not turn", logs.All())
+	}
+}
+
+func TestNotifier_noWatchdogNoProof(t *testing.T) {
+	m, _ := notified(t, time.Hour, func(*notifier, *manager) {})
+	if m.count("WATCHDOG=1") != 0 {
+		t.Errorf("told %q; want no WATCHDOG=1 where nobody watches", m.told)
+	}
+}
+
+func TestNotifier_deafManagerIsLoggedOnce(t *testing.T) {
+	m, logs := notified(t, time.Hour, func(n *notifier, m *manager) {
+		n.watchdog, m.err = 3*time.Second, errors.New("no buffer space available")
+	})
+	if len(m.told) < 1000 || logs.Len() != 1 {
+		t.Errorf("%d sends failed and the log has %d lines; want many and one", len(m.told), logs.Len())
+	}
+}

@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/config"
+)
+
+// Reload reads the configuration again and makes it the present one, or changes nothing and says why. When it returns
+// nil, discovery has published what the new configuration wants. Reloads come one at a time.
+func (a *Core) Reload(ctx context.Context) error {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	err := a.takeSettings(ctx)
+	if err != nil {
+		a.reloadErr.Store(&err)
+		a.log.Error("configuration refused, the old one stays", zap.Error(err))
+		return err
+	}
+	a.reloadErr.Store(nil)
+	a.log.Info("configuration reloaded", zap.Uint64("generation", a.settings.Load().generation), zap.Int("target_groups", len(a.settings.Load().Groups)))
+	return nil
+}
+
+func (a *Core) takeSettings(ctx context.Context) error {
+	if a.o.Read == nil {
+		return errors.New("there is no configuration to read again")
+	}
+	cfg, err := a.o.Read()
+	if err != nil {
+		return err
+	}
+	old := a.settings.Load()
+	if err := config.CheckReload(old.Config, cfg); err != nil {
+		return err
+	}
+	if err := a.o.Level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+		return fmt.Errorf("log.level: %w", err)
+	}
+	last := *old
+	last.before = nil
+	next := &settings{Config: cfg, generation: old.generation + 1, before: &last}
+	a.settings.Store(next)
+	// Whoever asked may be gone by now; half a reload would be worse than one that nobody waits for.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := a.watcher.Reconfigure(ctx, next.generation, discoveryRules(cfg)); err != nil {
+		return fmt.Errorf("hand the configuration to discovery: %w", err)
+	}
+	return nil
+}
