@@ -1,7 +1,9 @@
 // Package statedir is the state directory: who holds it, and how a file in it is opened so that nobody is tricked.
 //
-//	file.go  opens files that are ours, and tells whether a name still means them
-//	lock.go  the lock file: one agent on one host
+//	disk.go    what is asked of a disk, as tests replace it
+//	file.go    opens files that are ours, and tells whether a name still means them
+//	lock.go    the lock file: one agent on one host
+//	advice.go  what to change about a directory that cannot be used
 package statedir
 
 import (
@@ -85,11 +87,11 @@ func OwnerOf(info fs.FileInfo) (uid, gid uint32) {
 	return 0, 0
 }
 
-// File is a LedgerFile and a LedgerLock.
-type File struct{ *os.File }
+// OSFile is a File and a HeldLock.
+type OSFile struct{ *os.File }
 
 // Datasync makes durable what is needed to read the content again.
-func (f *File) Datasync() error {
+func (f *OSFile) Datasync() error {
 	for {
 		err := unix.Fdatasync(int(f.Fd()))
 		if !errors.Is(err, unix.EINTR) {
@@ -99,7 +101,7 @@ func (f *File) Datasync() error {
 }
 
 // Named reports whether path still names this file.
-func (f *File) Named(path string) (bool, error) {
+func (f *OSFile) Named(path string) (bool, error) {
 	there, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return false, nil

@@ -47,7 +47,7 @@ func ParseHolder(path, content string) *LockedError {
 
 // Lock takes the lock file at path for this process and writes holder into it, or returns a *LockedError at once.
 // Closing the file releases the lock.
-func Lock(path, holder string) (*File, error) {
+func Lock(path, holder string) (*OSFile, error) {
 	for {
 		f, err := Open(path, unix.O_RDWR|unix.O_CREAT)
 		if errors.Is(err, unix.EROFS) {
@@ -67,13 +67,13 @@ func Lock(path, holder string) (*File, error) {
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		named, err := (&File{f}).Named(path)
+		named, err := (&OSFile{f}).Named(path)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		if named {
 			writeHolder(f, holder)
-			return &File{f}, nil
+			return &OSFile{f}, nil
 		}
 		f.Close() //nolint:errcheck,gosec // removed between open and lock: nobody else will look at this one
 	}

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"berth/pkg/target"
+	"berth/test/memdisk"
 )
 
 // crashLife is one life of an agent: what its reconcilers do, what its disk does to it, and when it ends.
@@ -47,7 +48,7 @@ func anyCrashLife() *rapid.Generator[crashLife] {
 	})
 	fault := rapid.Custom(func(t *rapid.T) DiskFault {
 		return DiskFault{
-			Err:  rapid.SampledFrom([]error{nil, syscall.ENOSPC, syscall.EIO, ErrShort}).Draw(t, "error"),
+			Err:  rapid.SampledFrom([]error{nil, syscall.ENOSPC, syscall.EIO, memdisk.ErrShort}).Draw(t, "error"),
 			Hang: rapid.SampledFrom([]time.Duration{0, 0, 100 * time.Millisecond, 3 * time.Second}).Draw(t, "hang"),
 		}
 	})
@@ -86,7 +87,7 @@ func crashARN(i int) string {
 }
 
 // step takes one step, and notes what it means for what has to be found.
-func (m crashModel) step(t *testing.T, l *Ledger, d *MemDisk, arn string, s crashStep) {
+func (m crashModel) step(t *testing.T, l *Ledger, d *memdisk.Disk, arn string, s crashStep) {
 	e := ledgerEntry(s.port, s.run)
 	e.Facts.ARN = arn
 	c := m.at(s.port)
@@ -112,7 +113,7 @@ func (m crashModel) step(t *testing.T, l *Ledger, d *MemDisk, arn string, s cras
 	case "sleep":
 		time.Sleep(1500 * time.Millisecond)
 	case "vanish":
-		d.remove(memPath + ".") // what is not the ledger, and may be on the way to become it
+		d.RemoveAll(memPath + ".") // what is not the ledger, and may be on the way to become it
 	}
 }
 
@@ -139,7 +140,7 @@ func (m crashModel) check(found map[uint16]Entry) error {
 }
 
 // live runs one life on d and returns the disk that the next one finds.
-func (life crashLife) live(t *testing.T, d *MemDisk, models []crashModel) (*MemDisk, error) {
+func (life crashLife) live(t *testing.T, d *memdisk.Disk, models []crashModel) (*memdisk.Disk, error) {
 	var mu sync.Mutex
 	n := 0
 	d.On(func(op, _ string) error {
@@ -151,7 +152,7 @@ func (life crashLife) live(t *testing.T, d *MemDisk, models []crashModel) (*MemD
 			d.Mu.Lock()
 			d.Crashed = true
 			d.Mu.Unlock()
-			return ErrShort
+			return memdisk.ErrShort
 		}
 		time.Sleep(fault.Hang)
 		return fault.Err
@@ -174,17 +175,17 @@ func (life crashLife) live(t *testing.T, d *MemDisk, models []crashModel) (*MemD
 		l.Close()
 		<-l.writer.ended
 	}
-	for _, name := range after.list() {
+	for _, name := range after.List() {
 		if strings.Contains(name, ".corrupt-") {
-			return nil, fmt.Errorf("a crash made the ledger unreadable: %q", after.list())
+			return nil, fmt.Errorf("a crash made the ledger unreadable: %q", after.List())
 		}
 	}
 	return after, nil
 }
 
 // found returns what the ledger on d holds.
-func found(d *MemDisk, models []crashModel) error {
-	data := d.content(memPath)
+func found(d *memdisk.Disk, models []crashModel) error {
+	data := d.Content(memPath)
 	if data == nil {
 		data = ledgerLines(ledgerHeader1)
 	}
@@ -222,7 +223,7 @@ func TestLedger_crash(t *testing.T) {
 		}
 		var failure error
 		synctest.Test(t, func(t *testing.T) {
-			d := NewMemDisk()
+			d := memdisk.New()
 			models := []crashModel{{}, {}}
 			for i, life := range lives {
 				if d, failure = life.live(t, d, models); failure == nil {
@@ -247,7 +248,7 @@ func TestLedger_crash(t *testing.T) {
 			if err := l.Close(); err != nil {
 				failure = err
 			}
-			content, err := parse(d.content(memPath))
+			content, err := parse(d.Content(memPath))
 			if err != nil || !slices.ContainsFunc(contentEntries(content), func(o Entry) bool { return o.Compare(e) == 0 }) {
 				failure = fmt.Errorf("on a sound disk: %w, %v", err, content)
 			}

@@ -22,6 +22,7 @@ import (
 
 	"berth/internal/statedir"
 	"berth/pkg/target"
+	"berth/test/memdisk"
 )
 
 // counter is both halves of LedgerMetrics.
@@ -54,7 +55,7 @@ const MemDir = "/state"
 var memPath = filepath.Join(MemDir, fileName)
 
 // openOn opens and claims a ledger on d.
-func openOn(t *testing.T, d *MemDisk, opts Options) *Ledger {
+func openOn(t *testing.T, d *memdisk.Disk, opts Options) *Ledger {
 	t.Helper()
 	opts.FS = d
 	if opts.room == 0 {
@@ -66,9 +67,9 @@ func openOn(t *testing.T, d *MemDisk, opts Options) *Ledger {
 }
 
 // onMemDisk returns the entries that the file on d holds.
-func onMemDisk(t *testing.T, d *MemDisk) []Entry {
+func onMemDisk(t *testing.T, d *memdisk.Disk) []Entry {
 	t.Helper()
-	content, err := parse(d.content(memPath))
+	content, err := parse(d.Content(memPath))
 	if err != nil {
 		t.Fatalf("ledger on disk: %v", err)
 	}
@@ -80,7 +81,7 @@ func onMemDisk(t *testing.T, d *MemDisk) []Entry {
 	return out
 }
 
-func wantOnDisk(t *testing.T, d *MemDisk, want ...Entry) {
+func wantOnDisk(t *testing.T, d *memdisk.Disk, want ...Entry) {
 	t.Helper()
 	if diff := cmp.Diff(want, onMemDisk(t, d)); diff != "" {
 		t.Errorf("on disk (-want +got):\n%s", diff)
@@ -90,13 +91,13 @@ func wantOnDisk(t *testing.T, d *MemDisk, want ...Entry) {
 // Whatever fails, at whatever step: the caller goes on, is told, and everything is on disk when the disk is well again.
 func TestLedger_diskFaults(t *testing.T) {
 	faults := map[string]error{
-		"full": syscall.ENOSPC, "broken": syscall.EIO, "read-only": syscall.EROFS, "gone": syscall.ENOENT, "short": ErrShort,
+		"full": syscall.ENOSPC, "broken": syscall.EIO, "read-only": syscall.EROFS, "gone": syscall.ENOENT, "short": memdisk.ErrShort,
 	}
 	for _, ops := range []string{"create", "write", "sync", "rename", "syncdir", "named", "create datasync", "named mkdir"} {
 		for name, fault := range faults {
 			t.Run(strings.ReplaceAll(ops, " ", "+")+"/"+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					d, c := NewMemDisk(), &counter{}
+					d, c := memdisk.New(), &counter{}
 					core, logs := observer.New(zap.InfoLevel)
 					l := openOn(t, d, Options{Log: zap.New(core), Metrics: Metrics{Errors: c, Sync: c}})
 					before := ledgerEntry(1, "before")
@@ -160,8 +161,8 @@ func TestLedger_diskFaults(t *testing.T) {
 // On a disk that is nearly full the room to grow is what is given up, not the ledger; and what was tried is given back.
 func TestLedger_nearlyFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
-		d.space = 12 << 10
+		d := memdisk.New()
+		d.Space = 12 << 10
 		l := openOn(t, d, Options{room: 64 << 10})
 		var want []Entry
 		for i := range 5 {
@@ -169,7 +170,7 @@ func TestLedger_nearlyFull(t *testing.T) {
 			mustIntend(t, l, want[i])
 			wantOnDisk(t, d, want...)
 		}
-		if n := len(d.content(memPath)); n > 6000 {
+		if n := len(d.Content(memPath)); n > 6000 {
 			t.Errorf("%d bytes taken for 5 entries", n)
 		}
 		var err error
@@ -182,7 +183,7 @@ func TestLedger_nearlyFull(t *testing.T) {
 		}
 		wantOnDisk(t, d, want[:len(want)-1]...)
 		d.Mu.Lock()
-		d.space = 0
+		d.Space = 0
 		d.Mu.Unlock()
 		time.Sleep(time.Minute)
 		wantOnDisk(t, d, want...)
@@ -192,9 +193,9 @@ func TestLedger_nearlyFull(t *testing.T) {
 // A commit that fails once is saved by writing the whole file at once: nobody notices but the counter.
 func TestLedger_failsOnce(t *testing.T) {
 	for _, op := range []string{"write", "datasync"} {
-		for _, fault := range []error{syscall.EIO, ErrShort} {
+		for _, fault := range []error{syscall.EIO, memdisk.ErrShort} {
 			synctest.Test(t, func(t *testing.T) {
-				d, c := NewMemDisk(), &counter{}
+				d, c := memdisk.New(), &counter{}
 				l := openOn(t, d, Options{Metrics: Metrics{Errors: c}})
 				a, b := ledgerEntry(1, "a"), ledgerEntry(2, "b")
 				mustIntend(t, l, a)
@@ -217,7 +218,7 @@ func TestLedger_failsOnce(t *testing.T) {
 
 func TestLedger_hangingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, c := NewMemDisk(), &counter{}
+		d, c := memdisk.New(), &counter{}
 		l := openOn(t, d, Options{Metrics: Metrics{Errors: c, Sync: c}})
 		mustIntend(t, l, ledgerEntry(1, "a"))
 		release := make(chan struct{})
@@ -276,7 +277,7 @@ func TestLedger_hangingDisk(t *testing.T) {
 // A disk that takes 3 s for every commit must not cost every caller the deadline again.
 func TestLedger_slowDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{})
 		mustIntend(t, l, ledgerEntry(1, "a"))
 		d.On(func(op, _ string) error {
@@ -302,7 +303,7 @@ func TestLedger_slowDisk(t *testing.T) {
 
 func TestLedger_Close_hangingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{})
 		e := ledgerEntry(1, "a")
 		mustIntend(t, l, e)
@@ -335,7 +336,7 @@ func TestLedger_Close_hangingDisk(t *testing.T) {
 
 func TestLedger_Close_degraded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{})
 		mustIntend(t, l, ledgerEntry(1, "a"))
 		var n atomic.Int64
@@ -366,7 +367,7 @@ func TestLedger_Close_degraded(t *testing.T) {
 // What is asked for while the disk is busy goes out together.
 func TestLedger_groupCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{room: defaultRoom})
 		mustIntend(t, l, ledgerEntry(1, "a"))
 		hold := make(chan struct{})
@@ -376,7 +377,7 @@ func TestLedger_groupCommit(t *testing.T) {
 			}
 			return nil
 		})
-		before := d.count("datasync")
+		before := d.Count("datasync")
 		var all sync.WaitGroup
 		for i := range 200 {
 			all.Go(func() {
@@ -388,7 +389,7 @@ func TestLedger_groupCommit(t *testing.T) {
 		synctest.Wait() // all have asked; some are in the commit that is held
 		close(hold)
 		all.Wait()
-		if n := d.count("datasync") - before; n > 2 {
+		if n := d.Count("datasync") - before; n > 2 {
 			t.Errorf("200 reconcilers took %d commits; want at most 2", n)
 		}
 		if n := len(onMemDisk(t, d)); n != 201 {
@@ -418,18 +419,18 @@ func TestLedger_Intend_known(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := NewMemDisk()
+				d := memdisk.New()
 				l := openOn(t, d, Options{})
 				mustIntend(t, l, intended)
 				if tt.note != "" {
 					l.Note(ledgerARN, []target.Target{intended.Target}, tt.note)
 				}
 				time.Sleep(time.Minute)
-				before := d.count("datasync")
+				before := d.Count("datasync")
 				e := intended
 				tt.change(&e)
 				mustIntend(t, l, e)
-				if got := d.count("datasync") - before; got != tt.cost {
+				if got := d.Count("datasync") - before; got != tt.cost {
 					t.Errorf("%d commits; want %d", got, tt.cost)
 				}
 				if got := l.Entries()[0].Phase; got != tt.phase {
@@ -444,7 +445,7 @@ func TestLedger_Intend_known(t *testing.T) {
 
 func TestLedger_Note(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{})
 		e := ledgerEntry(1, "a")
 		one := []target.Target{e.Target}
@@ -457,13 +458,13 @@ func TestLedger_Note(t *testing.T) {
 			return nil
 		})
 		commits := func(f func()) int {
-			before, start := d.count("datasync"), time.Now()
+			before, start := d.Count("datasync"), time.Now()
 			f()
 			if waited := time.Since(start); waited != 0 {
 				t.Errorf("a note waited %v", waited)
 			}
 			time.Sleep(time.Minute)
-			return d.count("datasync") - before
+			return d.Count("datasync") - before
 		}
 		var at time.Time
 		for _, tt := range []struct {
@@ -504,7 +505,7 @@ func TestOpen_diskFaults(t *testing.T) {
 	for _, ops := range []string{"mkdir", "lock", "create", "mkdir create"} {
 		for _, fault := range []error{syscall.EROFS, syscall.ENOSPC, syscall.EIO} {
 			synctest.Test(t, func(t *testing.T) {
-				d := NewMemDisk()
+				d := memdisk.New()
 				first := openOn(t, d, Options{})
 				a, b := ledgerEntry(1, "a"), ledgerEntry(2, "b")
 				mustIntend(t, first, a)
@@ -533,7 +534,7 @@ func TestOpen_diskFaults(t *testing.T) {
 
 func TestLedger_Intend_context(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{})
 		mustIntend(t, l, ledgerEntry(1, "a"))
 		d.On(func(op, _ string) error {

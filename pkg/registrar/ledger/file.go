@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"berth/internal/statedir"
 )
 
 // ledgerFile is a file and how far it is used.
 type logFile struct {
-	File
+	statedir.File
 	used, base int64
 }
 

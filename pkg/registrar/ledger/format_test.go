@@ -17,6 +17,7 @@ import (
 
 	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
+	"berth/test/memdisk"
 )
 
 // encodeLedger writes a file of some schema with one line for each commit.
@@ -224,8 +225,8 @@ func TestParseLedger_lost(t *testing.T) {
 
 // What a newer version wrote survives this version, as long as the entry does.
 func TestLedger_unknownFieldsSurvive(t *testing.T) {
-	d := NewMemDisk()
-	d.put(memPath, ledgerLines(
+	d := memdisk.New()
+	d.Put(memPath, ledgerLines(
 		`"header":{"schema":2,"instance_id":"`+ledgerInstance+`","boot_id":"boot-1","flavour":["x",{"y":1}]}`,
 		`"journal":{"kept":true}`,
 		`"entries":[`+minimal("1", `,"weight":1.50,"run":{"id":"r","name":"n","shard":"s"},"group":{"key":"web","tier":"gold"},"facts":{"protocol":"HTTP","az":["a"]}`)+
@@ -237,7 +238,7 @@ func TestLedger_unknownFieldsSurvive(t *testing.T) {
 		l.Note(ledgerARN, []target.Target{{ID: ledgerInstance, Port: 1}}, Registered)
 		l.Note(ledgerARN, []target.Target{{ID: ledgerInstance, Port: 3}, e.Target}, Absent)
 		closeLedger(t, l)
-		return strings.TrimRight(string(d.content(memPath)), "\x00")
+		return strings.TrimRight(string(d.Content(memPath)), "\x00")
 	}
 	rewrite()
 	text := rewrite() // and twice

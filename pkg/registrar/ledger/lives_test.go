@@ -26,6 +26,7 @@ import (
 	"berth/pkg/registrar/elb"
 	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
+	"berth/test/memdisk"
 )
 
 // Agents that are killed: the real registrar, the real SDK client and the real ledger, on a disk in memory and on the
@@ -117,7 +118,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 // crashWorld is what outlives the processes: AWS, the disk, and what is to be found there in the end.
 type crashWorld struct {
 	sim     *elbsim.Sim
-	disk    *ledger.MemDisk
+	disk    *memdisk.Disk
 	groups  []elb.Group
 	foreign map[string][]target.Target
 	ever    map[string]map[uint16]bool // what was ever wanted, by group
@@ -136,7 +137,7 @@ const (
 // uses too, and our instance's on a port that no container has.
 func newCrashWorld() (*crashWorld, error) {
 	w := &crashWorld{
-		disk: ledger.NewMemDisk(), foreign: map[string][]target.Target{}, ever: map[string]map[uint16]bool{},
+		disk: memdisk.New(), foreign: map[string][]target.Target{}, ever: map[string]map[uint16]bool{},
 		sim: elbsim.New(elbsim.Config{
 			Region: "eu-central-1", Account: "123456789012", Instance: elbsim.Instance{ID: crashInstance}, RecordLimit: 100000,
 		}),
@@ -529,7 +530,7 @@ func anyCrashLives() *rapid.Generator[crashLives] {
 		}
 	})
 	disk := rapid.Custom(func(t *rapid.T) ledger.DiskFault {
-		return ledger.DiskFault{Err: rapid.SampledFrom([]error{syscall.ENOSPC, syscall.EIO, ledger.ErrShort}).Draw(t, "error"), Hang: seconds(t, "hang", 0, .5, 3)}
+		return ledger.DiskFault{Err: rapid.SampledFrom([]error{syscall.ENOSPC, syscall.EIO, memdisk.ErrShort}).Draw(t, "error"), Hang: seconds(t, "hang", 0, .5, 3)}
 	})
 	life := rapid.Custom(func(t *rapid.T) crashProcess {
 		p := crashProcess{

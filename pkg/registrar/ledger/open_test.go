@@ -22,6 +22,7 @@ import (
 	"berth/internal/statedir"
 	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
+	"berth/test/memdisk"
 )
 
 // A file that is no ledger any more is kept under a dated name, an empty one begins, and a person is told.
@@ -30,14 +31,14 @@ func TestOpen_corrupt(t *testing.T) {
 		a, b := ledgerEntry(1, "a"), ledgerEntry(2, "b")
 		data := encodeLedger(t, 1, []Entry{a}, []Entry{b})
 		data[len(ledgerLines(ledgerHeader1))+100] ^= 1
-		d := NewMemDisk()
+		d := memdisk.New()
 		aside := memPath + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
 		for _, name := range []string{aside, aside + "-2"} { // the second within one second needs another name
-			d.put(memPath, data)
+			d.Put(memPath, data)
 			core, logs := observer.New(zap.InfoLevel)
 			l := openOn(t, d, Options{Log: zap.New(core)})
 			wantEntries(t, l)
-			if got := d.content(name); string(got) != string(data) {
+			if got := d.Content(name); string(got) != string(data) {
 				t.Errorf("%s holds %d bytes; want the %d of before", name, len(got), len(data))
 			}
 			said := logs.FilterLevelExact(zapcore.ErrorLevel).All()
@@ -60,8 +61,8 @@ func TestOpen_corrupt(t *testing.T) {
 // The unreadable file is not written over while it cannot be set aside.
 func TestOpen_corrupt_renameFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
-		d.put(memPath, []byte("not a ledger\n"))
+		d := memdisk.New()
+		d.Put(memPath, []byte("not a ledger\n"))
 		d.On(func(op, _ string) error {
 			if op == "rename" {
 				return syscall.EROFS
@@ -72,14 +73,14 @@ func TestOpen_corrupt_renameFails(t *testing.T) {
 		if err := l.Intend(t.Context(), []Entry{ledgerEntry(1, "a")}); !errors.Is(err, ErrDegraded) {
 			t.Errorf("got %v; want ErrDegraded", err)
 		}
-		if got := d.content(memPath); string(got) != "not a ledger\n" {
+		if got := d.Content(memPath); string(got) != "not a ledger\n" {
 			t.Errorf("written over: %q", got)
 		}
 		d.On(nil)
 		time.Sleep(time.Minute)
 		wantOnDisk(t, d, ledgerEntry(1, "a"))
-		if !slices.ContainsFunc(d.list(), func(name string) bool { return strings.Contains(name, ".corrupt-") }) {
-			t.Errorf("the unreadable file is gone: %q", d.list())
+		if !slices.ContainsFunc(d.List(), func(name string) bool { return strings.Contains(name, ".corrupt-") }) {
+			t.Errorf("the unreadable file is gone: %q", d.List())
 		}
 	})
 }
@@ -92,8 +93,8 @@ func TestOpen_readFails(t *testing.T) {
 		want  int
 		fatal bool
 	}{{2, syscall.EIO, 1, false}, {100, syscall.EIO, 0, false}, {100, syscall.EMFILE, 0, true}, {100, os.ErrPermission, 0, true}} {
-		d := NewMemDisk()
-		d.put(memPath, encodeLedger(t, 1, []Entry{ledgerEntry(1, "a")}))
+		d := memdisk.New()
+		d.Put(memPath, encodeLedger(t, 1, []Entry{ledgerEntry(1, "a")}))
 		fails := tt.fails
 		d.On(func(op, _ string) error {
 			if op == "read" && fails > 0 {
@@ -107,7 +108,7 @@ func TestOpen_readFails(t *testing.T) {
 			if !errors.Is(err, tt.err) {
 				t.Errorf("got %v; want %v", err, tt.err)
 			}
-			if got := d.content(memPath); got == nil || d.locked[filepath.Join(MemDir, lockName)] {
+			if got := d.Content(memPath); got == nil || d.Locked[filepath.Join(MemDir, lockName)] {
 				t.Error("a refused start moved the ledger or kept the lock")
 			}
 			continue
@@ -124,16 +125,16 @@ func TestOpen_readFails(t *testing.T) {
 
 // Opening and closing writes nothing: a command that only looks leaves the ledger as it is.
 func TestOpen_writesNothing(t *testing.T) {
-	d := NewMemDisk()
+	d := memdisk.New()
 	data := encodeLedger(t, 7, []Entry{ledgerEntry(1, "a")})
-	d.put(memPath, data)
+	d.Put(memPath, data)
 	l, err := Open(MemDir, "boot-2", Options{FS: d})
 	if err != nil {
 		t.Fatal(err)
 	}
 	closeLedger(t, l)
-	if got := d.content(memPath); string(got) != string(data) || d.count("create") != 0 {
-		t.Errorf("%d files made, content %q", d.count("create"), got)
+	if got := d.Content(memPath); string(got) != string(data) || d.Count("create") != 0 {
+		t.Errorf("%d files made, content %q", d.Count("create"), got)
 	}
 }
 
@@ -198,8 +199,8 @@ func TestLedger_Claim(t *testing.T) {
 		{"not known who we are", "i-2", []string{entry("i-2", "")}, elb.Self{}, []string{"i-2"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := NewMemDisk()
-			d.put(memPath, ledgerLines(fmt.Sprintf(header, tt.instance), `"entries":[`+strings.Join(tt.entries, ",")+`]`))
+			d := memdisk.New()
+			d.Put(memPath, ledgerLines(fmt.Sprintf(header, tt.instance), `"entries":[`+strings.Join(tt.entries, ",")+`]`))
 			l := openLedger(t, MemDir, "boot-2", Options{FS: d})
 			var got []string
 			for _, e := range l.Claim(tt.self) {
@@ -209,7 +210,7 @@ func TestLedger_Claim(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			closeLedger(t, l)
-			content, err := parse(d.content(memPath))
+			content, err := parse(d.Content(memPath))
 			if err != nil || len(content.records) != len(tt.want) {
 				t.Fatalf("on disk: %v, %v", content, err)
 			}
@@ -412,7 +413,7 @@ func TestLedger_prewritten(t *testing.T) {
 }
 
 func TestOpen_manyEntries(t *testing.T) {
-	d := NewMemDisk()
+	d := memdisk.New()
 	lines := []string{ledgerHeader1}
 	for i := range 100 {
 		entries := make([]string, 1000)
@@ -421,7 +422,7 @@ func TestOpen_manyEntries(t *testing.T) {
 		}
 		lines = append(lines, `"entries":[`+strings.Join(entries, ",")+`]`)
 	}
-	d.put(memPath, ledgerLines(lines...))
+	d.Put(memPath, ledgerLines(lines...))
 	l, err := Open(MemDir, "boot-1", Options{FS: d})
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"berth/internal/statedir"
 )
 
 // Metrics is what the ledger tells of the disk. Either may be nil.
@@ -48,8 +50,8 @@ type Options struct {
 	// Deadline is the longest that Intend waits for the disk; zero: 1 s. Close waits twice as long.
 	Deadline time.Duration
 	Metrics  Metrics
-	// FS is the disk; nil: the operating system's.
-	FS FS
+	// FS is the disk; nil: the operating system's. No call is made while a mutex is held that Entries, Note or Intend need.
+	FS statedir.Disk
 	// Holder is written into the lock file for a second agent to show: "PID COMMAND"; empty: of this process.
 	Holder string
 

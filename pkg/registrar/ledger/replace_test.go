@@ -12,12 +12,13 @@ import (
 
 	"berth/internal/statedir"
 	"berth/pkg/target"
+	"berth/test/memdisk"
 )
 
 // Entries that are appended while a compacted file is made are in it.
 func TestLedger_compaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{room: defaultRoom})
 		mustIntend(t, l, ledgerEntry(1, "a"))
 		churn := func(l *Ledger) {
@@ -42,14 +43,14 @@ func TestLedger_compaction(t *testing.T) {
 		if !held.Load() {
 			t.Fatal("1,500 commits and no compaction")
 		}
-		renames := d.count("rename")
-		before := len(d.content(memPath))
+		renames := d.Count("rename")
+		before := len(d.Content(memPath))
 		close(hold)
 		synctest.Wait()
-		if got := d.count("rename") - renames; got != 1 {
+		if got := d.Count("rename") - renames; got != 1 {
 			t.Fatalf("%d files replaced; want 1", got)
 		}
-		if after := len(d.content(memPath)); after >= before {
+		if after := len(d.Content(memPath)); after >= before {
 			t.Errorf("compaction made %d bytes of %d", after, before)
 		}
 		time.Sleep(2 * time.Second)
@@ -57,10 +58,10 @@ func TestLedger_compaction(t *testing.T) {
 		churn(l)
 		time.Sleep(2 * time.Second)
 		wantOnDisk(t, d, l.Entries()...)
-		if size := len(d.content(memPath)); size > 4*defaultRoom {
+		if size := len(d.Content(memPath)); size > 4*defaultRoom {
 			t.Errorf("3,000 commits left %d bytes", size)
 		}
-		if got := d.list(); len(got) != 2 {
+		if got := d.List(); len(got) != 2 {
 			t.Errorf("files %q; want the ledger and the lock", got)
 		}
 	})
@@ -72,7 +73,7 @@ func TestLedger_compactionFails(t *testing.T) {
 	for _, op := range []string{"create", "sync", "rename", "syncdir", "lock"} {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d, c := NewMemDisk(), &counter{}
+				d, c := memdisk.New(), &counter{}
 				l := openOn(t, d, Options{Metrics: Metrics{Errors: c}})
 				mustIntend(t, l, ledgerEntry(1, "a"))
 				var failed atomic.Bool
@@ -99,7 +100,7 @@ func TestLedger_compactionFails(t *testing.T) {
 // While no compacted file can be made, it is tried now and then, not with every commit.
 func TestLedger_compactionFails_always(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, c := NewMemDisk(), &counter{}
+		d, c := memdisk.New(), &counter{}
 		l := openOn(t, d, Options{Metrics: Metrics{Errors: c}})
 		mustIntend(t, l, ledgerEntry(1, "a"))
 		var tried atomic.Int64
@@ -123,11 +124,11 @@ func TestLedger_compactionFails_always(t *testing.T) {
 func TestLedger_vanishes(t *testing.T) {
 	for _, what := range []string{memPath, MemDir} {
 		synctest.Test(t, func(t *testing.T) {
-			d := NewMemDisk()
+			d := memdisk.New()
 			l := openOn(t, d, Options{})
 			a, b, c := ledgerEntry(1, "a"), ledgerEntry(2, "b"), ledgerEntry(3, "c")
 			mustIntend(t, l, a)
-			d.remove(what)
+			d.RemoveAll(what)
 			mustIntend(t, l, b)
 			wantOnDisk(t, d, a, b)
 			mustIntend(t, l, c)
@@ -139,12 +140,12 @@ func TestLedger_vanishes(t *testing.T) {
 // What was on disk is not any more when the file is gone and no other can be made: nobody may rely on it.
 func TestLedger_vanishes_forGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{})
 		a, b := ledgerEntry(1, "a"), ledgerEntry(2, "b")
 		mustIntend(t, l, a)
 		mustIntend(t, l, a) // known: costs nothing
-		d.remove(MemDir)
+		d.RemoveAll(MemDir)
 		d.On(func(op, _ string) error {
 			if op == "mkdir" || op == "create" {
 				return syscall.EACCES
@@ -166,13 +167,13 @@ func TestLedger_vanishes_forGood(t *testing.T) {
 // A directory that was replaced may be another agent's by now.
 func TestLedger_vanishes_takenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := NewMemDisk()
+		d := memdisk.New()
 		l := openOn(t, d, Options{})
 		a := ledgerEntry(1, "a")
 		mustIntend(t, l, a)
-		d.remove(MemDir)
+		d.RemoveAll(MemDir)
 		d.Mu.Lock()
-		d.locked = map[string]bool{}
+		d.Locked = map[string]bool{}
 		d.Mu.Unlock()
 		other := openOn(t, d, Options{Holder: "77 berth run"})
 		mustIntend(t, other, ledgerEntry(9, "other"))

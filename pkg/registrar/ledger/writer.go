@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"berth/internal/statedir"
 )
 
 const (
@@ -30,13 +32,13 @@ var errReplaced = errors.New("the file was removed or replaced by somebody else"
 type writer struct {
 	l      *Ledger
 	log    *zap.Logger
-	fs     FS
+	fs     statedir.Disk
 	dir    string
 	path   string
 	holder string
 	room   int64
-	lock   Lock   // nil: the disk did not let us
-	aside  string // the name under which what lies at path has to be set aside first; empty: nothing has to
+	lock   statedir.HeldLock // nil: the disk did not let us
+	aside  string            // the name under which what lies at path has to be set aside first; empty: nothing has to
 
 	file    *logFile // nil: the whole state has to be written
 	backoff time.Duration

@@ -1,35 +1,33 @@
-package ledger
+// Package memdisk is a disk in memory for tests of what is kept on one: it fails, hangs, fills up, and loses at a crash what was
+// not synced.
+package memdisk
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
-	"testing"
 
 	"berth/internal/statedir"
 )
 
-// memDisk is a disk in memory that behaves as a journalling file system does: what was written counts only when it was
+// Disk is a disk in memory that behaves as a journalling file system does: what was written counts only when it was
 // synced, names change in order and count only when their directory was synced. Faults are put in by a hook; a crash
 // keeps any part of what was not synced.
-type MemDisk struct {
+type Disk struct {
 	// hook is called before each operation, with no lock held: it may fail, or block for as long as it likes. With
 	// errShort a write takes half of its bytes first.
 	hook func(op, path string) error
 
 	Mu      sync.Mutex
-	space   int64                // how many bytes the files may have together; 0: any number
+	Space   int64                // how many bytes the files may have together; 0: any number
 	names   map[string]*memInode // as programs see them
 	synced  map[string]*memInode // as a crash leaves them, at least
 	moves   []func(map[string]*memInode)
-	locked  map[string]bool
+	Locked  map[string]bool
 	ops     map[string]int
 	Crashed bool
 }
@@ -44,19 +42,20 @@ type memWrite struct {
 	bytes []byte
 }
 
-var (
-	ErrShort   = errors.New("short write")
-	errCrashed = errors.New("the machine is down")
-)
+// ErrShort makes a write take half of its bytes first.
+var ErrShort = errors.New("short write")
 
-func NewMemDisk() *MemDisk {
-	return &MemDisk{
-		names: map[string]*memInode{}, synced: map[string]*memInode{}, locked: map[string]bool{}, ops: map[string]int{},
+var errCrashed = errors.New("the machine is down")
+
+// New returns an empty disk.
+func New() *Disk {
+	return &Disk{
+		names: map[string]*memInode{}, synced: map[string]*memInode{}, Locked: map[string]bool{}, ops: map[string]int{},
 	}
 }
 
 // do counts an operation and lets the hook have its say.
-func (d *MemDisk) do(op, path string) error {
+func (d *Disk) do(op, path string) error {
 	d.Mu.Lock()
 	d.ops[op]++
 	hook, crashed := d.hook, d.Crashed
@@ -73,22 +72,22 @@ func (d *MemDisk) do(op, path string) error {
 	return nil
 }
 
-// on sets the hook.
-func (d *MemDisk) On(hook func(op, path string) error) {
+// On sets the hook.
+func (d *Disk) On(hook func(op, path string) error) {
 	d.Mu.Lock()
 	defer d.Mu.Unlock()
 	d.hook = hook
 }
 
-// count returns how often op was asked for.
-func (d *MemDisk) count(op string) int {
+// Count returns how often op was asked for.
+func (d *Disk) Count(op string) int {
 	d.Mu.Lock()
 	defer d.Mu.Unlock()
 	return d.ops[op]
 }
 
-// content returns what a file holds, as programs see it.
-func (d *MemDisk) content(path string) []byte {
+// Content returns what a file holds, as programs see it.
+func (d *Disk) Content(path string) []byte {
 	d.Mu.Lock()
 	defer d.Mu.Unlock()
 	if inode := d.names[path]; inode != nil {
@@ -97,16 +96,16 @@ func (d *MemDisk) content(path string) []byte {
 	return nil
 }
 
-// put makes a file, synced.
-func (d *MemDisk) put(path string, data []byte) {
+// Put makes a file, synced.
+func (d *Disk) Put(path string, data []byte) {
 	d.Mu.Lock()
 	defer d.Mu.Unlock()
 	inode := &memInode{data: append([]byte{}, data...), synced: append([]byte{}, data...)}
 	d.names[path], d.synced[path] = inode, inode
 }
 
-// remove takes away everything below dir, as rm -r does.
-func (d *MemDisk) remove(dir string) {
+// RemoveAll takes away everything below dir, as rm -r does.
+func (d *Disk) RemoveAll(dir string) {
 	d.Mu.Lock()
 	defer d.Mu.Unlock()
 	for path := range d.names {
@@ -117,8 +116,8 @@ func (d *MemDisk) remove(dir string) {
 	}
 }
 
-// list returns the names of all files.
-func (d *MemDisk) list() []string {
+// List returns the names of all files.
+func (d *Disk) List() []string {
 	d.Mu.Lock()
 	defer d.Mu.Unlock()
 	var out []string
@@ -128,12 +127,12 @@ func (d *MemDisk) list() []string {
 	return out
 }
 
-// crash stops the disk and returns what a machine finds after its next start.
-func (d *MemDisk) Crash(rng *rand.Rand) *MemDisk {
+// Crash stops the disk and returns what a machine finds after its next start.
+func (d *Disk) Crash(rng *rand.Rand) *Disk {
 	d.Mu.Lock()
 	defer d.Mu.Unlock()
 	d.Crashed = true
-	after := NewMemDisk()
+	after := New()
 	kept := map[*memInode]*memInode{}
 	for path, inode := range d.synced {
 		after.synced[path] = inode
@@ -167,13 +166,13 @@ func (i *memInode) crash(rng *rand.Rand) *memInode {
 	return &memInode{data: data, synced: append([]byte{}, data...)}
 }
 
-// survives returns the disk as a process finds it after another was killed: the machine went on.
-func (d *MemDisk) Survives() *MemDisk {
+// Survives returns the disk as a process finds it after another was killed: the machine went on.
+func (d *Disk) Survives() *Disk {
 	d.Mu.Lock()
 	defer d.Mu.Unlock()
-	after := NewMemDisk()
+	after := New()
 	for path, inode := range d.names {
-		after.put(path, inode.data)
+		after.Put(path, inode.data)
 	}
 	return after
 }
@@ -186,9 +185,11 @@ func writeAt(data, b []byte, at int64) []byte {
 	return data
 }
 
-func (d *MemDisk) MkdirAll(dir string) error { return d.do("mkdir", dir) }
+// MkdirAll is statedir.Disk's.
+func (d *Disk) MkdirAll(dir string) error { return d.do("mkdir", dir) }
 
-func (d *MemDisk) Lock(path, holder string) (Lock, error) {
+// Lock is statedir.Disk's.
+func (d *Disk) Lock(path, holder string) (statedir.HeldLock, error) {
 	if err := d.do("lock", path); err != nil {
 		return nil, err
 	}
@@ -199,24 +200,26 @@ func (d *MemDisk) Lock(path, holder string) (Lock, error) {
 		inode = &memInode{}
 		d.names[path], d.synced[path] = inode, inode
 	}
-	if d.locked[path] && inode.data != nil {
+	if d.Locked[path] && inode.data != nil {
 		return nil, statedir.ParseHolder(path, string(inode.data))
 	}
-	d.locked[path], inode.data = true, []byte(holder)
+	d.Locked[path], inode.data = true, []byte(holder)
 	return &memFile{d: d, inode: inode, lock: path}, nil
 }
 
-func (d *MemDisk) ReadFile(path string) ([]byte, error) {
+// ReadFile is statedir.Disk's.
+func (d *Disk) ReadFile(path string) ([]byte, error) {
 	if err := d.do("read", path); err != nil {
 		return nil, err
 	}
-	if data := d.content(path); data != nil {
+	if data := d.Content(path); data != nil {
 		return data, nil
 	}
 	return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 }
 
-func (d *MemDisk) Create(path string) (File, error) {
+// Create is statedir.Disk's.
+func (d *Disk) Create(path string) (statedir.File, error) {
 	if err := d.do("create", path); err != nil {
 		return nil, err
 	}
@@ -228,7 +231,8 @@ func (d *MemDisk) Create(path string) (File, error) {
 	return &memFile{d: d, inode: inode}, nil
 }
 
-func (d *MemDisk) Rename(from, to string) error {
+// Rename is statedir.Disk's.
+func (d *Disk) Rename(from, to string) error {
 	if err := d.do("rename", to); err != nil {
 		return err
 	}
@@ -247,14 +251,16 @@ func (d *MemDisk) Rename(from, to string) error {
 	return nil
 }
 
-func (d *MemDisk) Exists(path string) (bool, error) {
+// Exists is statedir.Disk's.
+func (d *Disk) Exists(path string) (bool, error) {
 	if err := d.do("exists", path); err != nil {
 		return false, err
 	}
-	return d.content(path) != nil, nil
+	return d.Content(path) != nil, nil
 }
 
-func (d *MemDisk) Remove(path string) error {
+// Remove is statedir.Disk's.
+func (d *Disk) Remove(path string) error {
 	if err := d.do("remove", path); err != nil {
 		return err
 	}
@@ -268,7 +274,8 @@ func (d *MemDisk) Remove(path string) error {
 	return nil
 }
 
-func (d *MemDisk) SyncDir(dir string) error {
+// SyncDir is statedir.Disk's.
+func (d *Disk) SyncDir(dir string) error {
 	if err := d.do("syncdir", dir); err != nil {
 		return err
 	}
@@ -283,7 +290,7 @@ func (d *MemDisk) SyncDir(dir string) error {
 
 // memFile is an open file of a memDisk.
 type memFile struct {
-	d     *MemDisk
+	d     *Disk
 	inode *memInode
 	lock  string // the path that it locks; empty: none
 }
@@ -297,8 +304,8 @@ func (f *memFile) WriteAt(b []byte, at int64) (int, error) {
 	} else if err != nil {
 		return 0, err
 	}
-	if d := f.d; d.space > 0 {
-		free := d.space
+	if d := f.d; d.Space > 0 {
+		free := d.Space
 		for _, inode := range d.names {
 			free -= int64(len(inode.data))
 		}
@@ -362,88 +369,7 @@ func (f *memFile) Close() error {
 	f.d.Mu.Lock()
 	defer f.d.Mu.Unlock()
 	if f.lock != "" && f.d.names[f.lock] == f.inode {
-		f.d.locked[f.lock] = false
+		f.d.Locked[f.lock] = false
 	}
 	return nil
-}
-
-// The disk is itself a thing to get wrong: it has to lose what was not synced, and keep what was.
-func TestMemDisk_crash(t *testing.T) {
-	lost, kept := 0, 0
-	for seed := range uint64(50) {
-		d := NewMemDisk()
-		write := func(name, text string) File {
-			f, err := d.Create(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := f.WriteAt([]byte(text), 0); err != nil {
-				t.Fatal(err)
-			}
-			return f
-		}
-		f := write("a", "safe")
-		if err := errors.Join(f.Sync(), d.SyncDir(".")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.WriteAt([]byte("loss"), 4); err != nil {
-			t.Fatal(err)
-		}
-		write("b", "never synced")
-		after := d.Crash(rand.New(rand.NewPCG(seed, 0)))
-		got := string(after.content("a"))
-		if !strings.HasPrefix(got, "safe") {
-			t.Fatalf("lost what was synced: %q", got)
-		}
-		if got == "safe" {
-			lost++
-		}
-		if got == "safeloss" {
-			kept++
-		}
-		if err := f.Sync(); !errors.Is(err, errCrashed) {
-			t.Fatalf("sync after the crash: %v", err)
-		}
-	}
-	if lost == 0 || kept == 0 {
-		t.Errorf("of 50 crashes %d lost and %d kept what was not synced; want some of each", lost, kept)
-	}
-}
-
-// failing returns a hook that fails the operations named in ops ("write rename"), and counts how often it did.
-func failing(ops string, err error, n *atomic.Int64) func(op, path string) error {
-	return func(op, path string) error {
-		if !slices.Contains(strings.Fields(ops), op) || filepath.Base(path) == lockName {
-			return nil
-		}
-		n.Add(1)
-		return fmt.Errorf("%s: %w", op, err)
-	}
-}
-
-// What tests of other packages need of the inside of a ledger.
-
-// longestLinger is how long a commit waits for more to go with it.
-const LongestLinger = noteLinger
-
-// withRoom has less pre-written than a ledger of full size.
-func WithRoom(o Options, room int64) Options {
-	o.room = room
-	return o
-}
-
-// awaitWriter waits until the ledger's goroutine has ended.
-func AwaitWriter(l *Ledger) { <-l.writer.ended }
-
-// entriesOn returns what the ledger on a disk holds, in no order.
-func EntriesOn(d *MemDisk) ([]Entry, error) {
-	content, err := parse(d.content(memPath))
-	if err != nil {
-		return nil, err
-	}
-	var out []Entry
-	for _, r := range content.records {
-		out = append(out, r.Entry)
-	}
-	return out, nil
 }
