@@ -50,7 +50,7 @@ func (r *reconciler) adjust(in *input) {
 	r.in = in
 	r.want, r.refusals = Bind(in.self, in.facts, in.wants)
 	r.cond.AwaitGone = in.facts.TargetType == "ip"
-	var claims []ledger.Entry
+	var passed []target.Target
 	for _, t := range r.want.Sorted() {
 		s, ours := r.have[t]
 		run := claimant(r.want[t])
@@ -58,14 +58,10 @@ func (r *reconciler) adjust(in *input) {
 			// Same target, new run: no call; the ledger learns whose it is now.
 			s.Run = run
 			r.have[t] = s
-			phase := ledger.Intended // as the ledger has it until it is certain
-			if len(r.certain(t)) > 0 {
-				phase = ledger.Registered
-			}
-			claims = append(claims, r.entry(t, phase, run))
+			passed = append(passed, t)
 		}
 	}
-	r.env.ledger.Record(claims)
+	r.tell(passed...)
 	for t, seen := range r.unclaimed {
 		if _, wanted := r.want[t]; !wanted && r.ours(t) {
 			delete(r.unclaimed, t)
@@ -163,16 +159,7 @@ func (r *reconciler) ownID() string {
 
 // adopt makes a registration that was found ours.
 func (r *reconciler) adopt(t target.Target, seen elb.Sighting, run target.Run, now time.Time) {
-	r.have[t] = State{
+	r.learn(t, State{
 		Phase: ledger.Registered, Health: seen.Health, Reason: seen.Reason, Description: seen.Description, Since: now, Run: run,
-	}
-	r.env.ledger.Record([]ledger.Entry{r.entry(t, ledger.Registered, run)})
-}
-
-func (r *reconciler) entry(t target.Target, phase ledger.Phase, run target.Run) ledger.Entry {
-	e := ledger.Entry{Group: r.in.group, Facts: r.in.facts, Target: t, Run: run, Phase: phase, Intended: time.Now(), BootID: r.env.bootID}
-	if phase == ledger.Registered {
-		e.Confirmed = e.Intended
-	}
-	return e
+	})
 }

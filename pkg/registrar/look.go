@@ -77,7 +77,7 @@ func (r *reconciler) survey(seen map[target.Target]elb.Sighting, now time.Time) 
 		}
 		if !s.Registered() {
 			if r.cond.AwaitGone {
-				r.have[t] = State{Phase: ledger.Removing, Settled: true, Found: true, Health: s.Health, Reason: s.Reason, Description: s.Description, Since: now}
+				r.learn(t, State{Phase: ledger.Removing, Settled: true, Found: true, Health: s.Health, Reason: s.Reason, Description: s.Description, Since: now})
 			}
 			continue
 		}
@@ -127,7 +127,7 @@ func (r *reconciler) observe(t target.Target, seen elb.Sighting, o observation) 
 		return
 	}
 	if s.Found && seen.Registered() {
-		delete(r.have, t)
+		r.forget(t)
 		r.find(t, seen, o.now)
 		return
 	}
@@ -139,7 +139,6 @@ func (r *reconciler) observe(t target.Target, seen elb.Sighting, o observation) 
 	if s.Health != seen.Health {
 		s.Since = o.now
 	}
-	one := []target.Target{t}
 	switch {
 	case seen.Registered():
 		if s.Phase != ledger.Registered && settled {
@@ -147,10 +146,6 @@ func (r *reconciler) observe(t target.Target, seen elb.Sighting, o observation) 
 				r.log.Warn("a deregistered target is registered again", zap.Stringer("target", t))
 			}
 			s.Phase, s.Settled = ledger.Registered, false
-			r.env.ledger.Note(r.arn, one, ledger.Intended)
-		}
-		if s.Phase == ledger.Registered && s.DoubtUntil.IsZero() { // no removal is in flight: one call at a time
-			r.env.ledger.Note(r.arn, one, ledger.Registered) // which changes nothing where it is known
 		}
 		if s.Phase == ledger.Registered || s.Phase == ledger.Intended {
 			s.Health, s.Reason, s.Description = seen.Health, seen.Reason, seen.Description
@@ -160,23 +155,19 @@ func (r *reconciler) observe(t target.Target, seen elb.Sighting, o observation) 
 	default:
 		if s.Phase == ledger.Registered {
 			r.lost(t, seen)
-			r.env.ledger.Note(r.arn, one, ledger.Removing)
 		}
 		s.Phase = ledger.Removing
 		s.Health, s.Reason, s.Description = seen.Health, seen.Reason, seen.Description
 		if doubtful {
 			break
 		}
-		if seen.Absent() || !r.cond.AwaitGone { // else another agent has to wait for it as this one does
-			r.env.ledger.Note(r.arn, one, ledger.Absent)
-		}
 		s.Settled = true
 		if seen.Absent() {
-			delete(r.have, t)
+			r.forget(t)
 			return
 		}
 	}
-	r.have[t] = s
+	r.learn(t, s)
 }
 
 // lost reports that somebody else took a target out.

@@ -1,8 +1,12 @@
 package registrar
 
 import (
+	"slices"
+	"time"
+
 	"berth/pkg/registrar/ledger"
 	"berth/pkg/registrar/pacer"
+	"berth/pkg/target"
 )
 
 // ledgerPhase returns the phase that the ledger has of a target: Absent where it has no entry. It follows from what is
@@ -40,4 +44,81 @@ func ledgerPhase(s State, inFlight pacer.Class, awaitGone bool) ledger.Phase {
 		return ledger.Removing
 	}
 	return ledger.Absent
+}
+
+// flight is the write in flight, and the targets that it names.
+type flight struct {
+	class   pacer.Class
+	targets []target.Target
+}
+
+// of returns the class of the write in flight that names t, ClassNone where none does.
+func (f flight) of(t target.Target) pacer.Class {
+	if slices.Contains(f.targets, t) {
+		return f.class
+	}
+	return pacer.ClassNone
+}
+
+// learn makes s what is known of t, in the ledger as well.
+func (r *reconciler) learn(t target.Target, s State) {
+	r.have[t] = s
+	r.tell(t)
+}
+
+// update changes what is known of targets, in the ledger as well.
+func (r *reconciler) update(targets []target.Target, f func(*State)) {
+	for _, t := range targets {
+		s := r.have[t]
+		f(&s)
+		r.have[t] = s
+	}
+	r.tell(targets...)
+}
+
+// forget forgets targets, in the ledger as well: nothing is known of them, and nothing is left to look after.
+func (r *reconciler) forget(targets ...target.Target) {
+	for _, t := range targets {
+		delete(r.have, t)
+	}
+	r.tell(targets...)
+}
+
+// tell brings what the ledger has of targets to what follows from what is known of them, and is the only place that does,
+// but for the intent that a registration waits for. It never waits itself, and where nothing has changed it writes nothing.
+func (r *reconciler) tell(targets ...target.Target) {
+	var claims []ledger.Entry
+	notes := map[ledger.Phase][]target.Target{}
+	for _, h := range r.env.ledger.Holdings(r.arn, targets) {
+		t := h.Target()
+		s := r.have[t]
+		phase := ledgerPhase(s, r.flight.of(t), r.cond.AwaitGone)
+		e, entered := h.Entry()
+		switch {
+		case phase == ledger.Absent && !entered:
+		case phase == ledger.Absent:
+			notes[phase] = append(notes[phase], t)
+		case !entered || s.Run.ID != "" && !s.Run.Same(e.Run):
+			claims = append(claims, r.entry(t, phase, s.Run))
+		case phase == ledger.Intended && e.Phase == ledger.Registered && e.BootID != r.env.bootID:
+			// Whoever reads that another boot had it registered takes it for an intent: see newReconciler.
+		case phase != e.Phase || phase == ledger.Registered && e.Confirmed.IsZero():
+			notes[phase] = append(notes[phase], t)
+		}
+	}
+	r.env.ledger.Record(claims)
+	for phase, of := range notes {
+		r.env.ledger.Note(r.arn, of, phase)
+	}
+}
+
+func (r *reconciler) entry(t target.Target, phase ledger.Phase, run target.Run) ledger.Entry {
+	e := ledger.Entry{Group: r.in.group, Facts: r.in.facts, Target: t, Run: run, Phase: phase, Intended: time.Now(), BootID: r.env.bootID}
+	switch phase {
+	case ledger.Registered:
+		e.Confirmed = e.Intended
+	case ledger.Removing:
+		e.Removed = e.Intended
+	}
+	return e
 }

@@ -53,7 +53,7 @@ type reconciler struct {
 	want      target.Set
 	refusals  []Refusal
 	have      map[target.Target]State        // what is ours, or may be
-	leaving   []target.Target                // what the DeregisterTargets in flight names
+	flight    flight                         // the write in flight
 	unclaimed map[target.Target]elb.Sighting // this host's targets that are not ours, as of the last full look
 	cond      Conditions
 	trouble   [pacer.Classes]*elb.CallError
@@ -334,7 +334,7 @@ func (r *reconciler) finished() bool {
 			return false
 		}
 	}
-	r.env.ledger.Note(r.arn, target.Sorted(r.have), ledger.Absent)
+	r.forget(target.Sorted(r.have)...)
 	return true
 }
 
@@ -345,7 +345,6 @@ func (r *reconciler) forgetGone() {
 	if r.goneSince.IsZero() || time.Since(r.goneSince) < keepGone || account == "" || account != r.in.self.Account || r.env.dry {
 		return
 	}
-	r.env.ledger.Note(r.arn, target.Sorted(r.have), ledger.Absent)
-	clear(r.have)
+	r.forget(target.Sorted(r.have)...)
 	r.goneSince = time.Time{}
 }

@@ -70,3 +70,45 @@ func TestRegistrar_credentialsMended(t *testing.T) {
 		w.registered("dns", 5)
 	}, web(), api())
 }
+
+// A removal that a look has shown leaves the ledger. Should the target be seen registered again, because a registration
+// came late, the ledger has it again: its removal may fail, and the next agent has to know of it.
+func TestRegistrar_backAfterItsRemovalWasSeen(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(2 * time.Minute)
+		w.want()
+		stop := w.reg.Follow([]string{"web"})
+		w.after(30 * time.Second)
+		if e := w.ledger.Entries(); len(e) != 0 || len(w.group("web").Targets) != 1 {
+			t.Fatalf("the ledger has %+v, the status %+v; want the target draining, and nothing left to look after", e, w.group("web").Targets)
+		}
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Action: "DeregisterTargets", Code: "AccessDenied", Status: 403})
+		w.foreign("web", 1)
+		w.after(30 * time.Second)
+		stop()
+		w.registered("web", 1)
+		if e := w.ledger.Entries(); len(e) != 1 || e[0].Phase != ledger.Registered || e[0].Target.Port != 1 || e[0].Run.ID != "c1" {
+			t.Errorf("the ledger has %+v; want the target, registered", e)
+		}
+	}, elbsim.Group{Name: "web", DeregistrationDelay: time.Hour})
+}
+
+// A removal that fails at once, and may have taken effect, is in doubt for the next agent as well.
+func TestRegistrar_doubtfulAtOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(2 * time.Minute)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Action: "DeregisterTargets", Code: "InternalFailure", Status: 500})
+		w.want()
+		w.after(time.Millisecond)
+		if n := len(w.calls("DeregisterTargets")); n != 1 {
+			t.Fatalf("%d calls; want one", n)
+		}
+		if e := w.ledger.Entries(); len(e) != 1 || e[0].Phase != ledger.Intended {
+			t.Errorf("the ledger has %+v; want the target, intended", e)
+		}
+	}, web())
+}

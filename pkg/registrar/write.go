@@ -3,7 +3,6 @@ package registrar
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,12 +18,12 @@ import (
 func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targets []target.Target) {
 	var ce *elb.CallError
 	done := async(func() { ce = r.env.calls.Deregister(ctx, r.arn, targets) })
-	r.leaving = targets
+	r.flight = flight{pacer.ClassDeregister, targets}
 	r.during(pacer.ClassDeregister, done, func() {
 		// Whoever comes after us must not take them for registered, should we not live to hear the reply.
-		r.env.ledger.Note(r.arn, targets, ledger.Intended)
+		r.tell(targets...)
 	}, nil)
-	r.leaving = nil
+	r.flight = flight{}
 	now := r.wrote(pacer.ClassDeregister, permit, len(targets), ce)
 	if ce != nil {
 		if ce.Unknown {
@@ -35,7 +34,7 @@ func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targe
 			})
 			return
 		}
-		r.env.ledger.Note(r.arn, r.certain(targets...), ledger.Registered)
+		r.tell(targets...)
 		return
 	}
 	if t := r.trouble[pacer.ClassRegister]; t != nil && t.Fault == elb.FaultFull {
@@ -47,7 +46,6 @@ func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targe
 		s.Phase, s.Health, s.Reason, s.Description = ledger.Removing, "", "", ""
 		s.Since, s.WrittenAt, s.Settled = now, now, false
 	})
-	r.env.ledger.Note(r.arn, targets, ledger.Removing)
 }
 
 // register writes the ledger, looks whether the targets are still wanted, sends one RegisterTargets and records what
@@ -57,6 +55,7 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 	for i, t := range targets {
 		entries[i] = r.entry(t, ledger.Intended, claimant(r.want[t]))
 	}
+	r.flight = flight{pacer.ClassRegister, targets}
 	var err error
 	r.during(pacer.ClassRegister, async(func() { err = r.env.ledger.Intend(context.WithoutCancel(ctx), entries) }), nil, nil)
 	if err != nil && !errors.Is(err, ledger.ErrDegraded) {
@@ -71,17 +70,20 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 		s := r.have[t]
 		s.Phase, s.Run, s.Since = ledger.Intended, entries[i].Run, time.Now()
 		s.Health, s.Reason, s.Description, s.Settled, s.Found = "", "", "", false, false
-		r.have[t] = s
+		r.learn(t, s)
 		delete(r.unclaimed, t)
 		send = append(send, t)
 	}
+	r.flight = flight{pacer.ClassRegister, send}
 	r.unintend(spared)
 	if len(send) == 0 {
+		r.flight = flight{}
 		permit.Drop()
 		return
 	}
 	var ce *elb.CallError
 	r.during(pacer.ClassRegister, async(func() { ce = r.env.calls.Register(ctx, r.arn, send) }), nil, nil)
+	r.flight = flight{}
 	now := r.wrote(pacer.ClassRegister, permit, len(send), ce)
 	switch {
 	case ce == nil:
@@ -89,7 +91,6 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 		r.log.Info("registered", zap.Stringers("targets", send), zap.Stringers("containers", r.runs(send)))
 		r.env.metrics.changed(r.label(), elb.OpRegister, len(send))
 		r.update(send, func(s *State) { s.Phase, s.Since, s.WrittenAt = ledger.Registered, now, now })
-		r.env.ledger.Note(r.arn, r.certain(send...), ledger.Registered)
 	case ce.Unknown:
 		r.update(send, func(s *State) {
 			*s = s.doubted(pacer.ClassRegister, now.Add(doubt))
@@ -121,39 +122,12 @@ func (r *reconciler) wrote(c pacer.Class, permit *pacer.Permit, n int, ce *elb.C
 // unintend takes back intents whose registration was not sent, or was refused for certain, unless an earlier one is
 // still in doubt.
 func (r *reconciler) unintend(targets []target.Target) {
-	var none, removing []target.Target
 	for _, t := range targets {
-		s, ok := r.have[t]
-		switch {
-		case !ok:
-			none = append(none, t)
-		case s.Phase == ledger.Removing:
-			removing = append(removing, t)
-		case s.Phase == ledger.Intended && s.DoubtUntil.IsZero():
+		if s := r.have[t]; s.Phase == ledger.Intended && s.DoubtUntil.IsZero() {
 			delete(r.have, t)
-			none = append(none, t)
 		}
 	}
-	r.env.ledger.Note(r.arn, none, ledger.Absent)
-	r.env.ledger.Note(r.arn, removing, ledger.Removing)
-}
-
-// certain returns those of targets that are registered, with no write in doubt or, if it is a removal, in flight. The
-// ledger has no others as registered: what an earlier call may still do to a target has to be looked at, by the next
-// agent if not by this one.
-func (r *reconciler) certain(targets ...target.Target) []target.Target {
-	return slices.DeleteFunc(slices.Clone(targets), func(t target.Target) bool {
-		s := r.have[t]
-		return s.Phase != ledger.Registered || !s.DoubtUntil.IsZero() || slices.Contains(r.leaving, t)
-	})
-}
-
-func (r *reconciler) update(targets []target.Target, f func(*State)) {
-	for _, t := range targets {
-		s := r.have[t]
-		f(&s)
-		r.have[t] = s
-	}
+	r.tell(targets...)
 }
 
 func (r *reconciler) runs(targets []target.Target) []target.Run {
