@@ -50,6 +50,11 @@ func (r *reconciler) adjust(in *input) {
 	r.in = in
 	r.want, r.refusals = Bind(in.self, in.facts, in.wants)
 	r.cond.AwaitGone = in.facts.TargetType == "ip"
+	r.own()
+}
+
+// own settles whose the targets are, by the present input.
+func (r *reconciler) own() {
 	var passed []target.Target
 	for _, t := range r.want.Sorted() {
 		s, ours := r.have[t]

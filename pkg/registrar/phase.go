@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"berth/pkg/registrar/elb"
 	"berth/pkg/registrar/ledger"
 	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
@@ -110,6 +111,42 @@ func (r *reconciler) tell(targets ...target.Target) {
 	for phase, of := range notes {
 		r.env.ledger.Note(r.arn, of, phase)
 	}
+}
+
+// memory is what was known of a target before a call that names it, by the reconciler and by the ledger.
+type memory struct {
+	target    target.Target
+	state     State
+	known     bool // there is a state
+	seen      elb.Sighting
+	unclaimed bool // it was seen registered, and was not ours
+	held      ledger.Holding
+}
+
+// recall returns what is known of t now, and what the ledger had of it.
+func (r *reconciler) recall(t target.Target, held ledger.Holding) memory {
+	m := memory{target: t, held: held}
+	m.state, m.known = r.have[t]
+	m.seen, m.unclaimed = r.unclaimed[t]
+	return m
+}
+
+// restore makes what was known before what is known: a call that certainly took no effect has taught nothing.
+func (r *reconciler) restore(before []memory) {
+	targets, held := make([]target.Target, len(before)), make([]ledger.Holding, len(before))
+	for i, m := range before {
+		targets[i], held[i] = m.target, m.held
+		if m.known {
+			r.have[m.target] = m.state
+		} else {
+			delete(r.have, m.target)
+		}
+		if m.unclaimed {
+			r.unclaimed[m.target] = m.seen
+		}
+	}
+	r.env.ledger.Restore(held)
+	r.tell(targets...) // which changes nothing, unless the call was not all that happened meanwhile
 }
 
 func (r *reconciler) entry(t target.Target, phase ledger.Phase, run target.Run) ledger.Entry {

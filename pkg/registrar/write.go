@@ -19,8 +19,10 @@ func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targe
 	var ce *elb.CallError
 	done := async(func() { ce = r.env.calls.Deregister(ctx, r.arn, targets) })
 	r.flight = flight{pacer.ClassDeregister, targets}
+	var held []ledger.Holding
 	r.during(pacer.ClassDeregister, done, func() {
 		// Whoever comes after us must not take them for registered, should we not live to hear the reply.
+		held = r.env.ledger.Holdings(r.arn, targets)
 		r.tell(targets...)
 	}, nil)
 	r.flight = flight{}
@@ -34,6 +36,7 @@ func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targe
 			})
 			return
 		}
+		r.env.ledger.Restore(held)
 		r.tell(targets...)
 		return
 	}
@@ -49,22 +52,25 @@ func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targe
 }
 
 // register writes the ledger, looks whether the targets are still wanted, sends one RegisterTargets and records what
-// became of it.
+// became of it. Of targets whose registration is not sent, or is refused, what was known before is known again.
 func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets []target.Target) {
 	entries := make([]ledger.Entry, len(targets))
 	for i, t := range targets {
 		entries[i] = r.entry(t, ledger.Intended, claimant(r.want[t]))
 	}
+	held := r.env.ledger.Holdings(r.arn, targets)
 	r.flight = flight{pacer.ClassRegister, targets}
 	var err error
 	r.during(pacer.ClassRegister, async(func() { err = r.env.ledger.Intend(context.WithoutCancel(ctx), entries) }), nil, nil)
 	if err != nil && !errors.Is(err, ledger.ErrDegraded) {
 		r.log.Error("ledger did not take an intent", zap.Error(err))
 	}
-	var send, spared []target.Target
+	var send []target.Target
+	var spared, before []memory
 	for i, t := range targets {
+		m := r.recall(t, held[i])
 		if _, wanted := r.want[t]; !wanted || ctx.Err() != nil { //mutant:plans-before-permit/send
-			spared = append(spared, t)
+			spared = append(spared, m)
 			continue
 		}
 		s := r.have[t]
@@ -72,10 +78,10 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 		s.Health, s.Reason, s.Description, s.Settled, s.Found = "", "", "", false, false
 		r.learn(t, s)
 		delete(r.unclaimed, t)
-		send = append(send, t)
+		send, before = append(send, t), append(before, m)
 	}
 	r.flight = flight{pacer.ClassRegister, send}
-	r.unintend(spared)
+	r.restore(spared)
 	if len(send) == 0 {
 		r.flight = flight{}
 		permit.Drop()
@@ -97,8 +103,9 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 			s.WrittenAt = now
 		})
 	default:
-		r.unintend(send)
+		r.restore(before)
 	}
+	r.own()
 }
 
 // wrote ends a write of n targets: the permit, the looks that it asks for, and what it says about the class. It returns
@@ -117,17 +124,6 @@ func (r *reconciler) wrote(c pacer.Class, permit *pacer.Permit, n int, ce *elb.C
 	}
 	r.resize(c, n, ce, now)
 	return now
-}
-
-// unintend takes back intents whose registration was not sent, or was refused for certain, unless an earlier one is
-// still in doubt.
-func (r *reconciler) unintend(targets []target.Target) {
-	for _, t := range targets {
-		if s := r.have[t]; s.Phase == ledger.Intended && s.DoubtUntil.IsZero() {
-			delete(r.have, t)
-		}
-	}
-	r.tell(targets...)
 }
 
 func (r *reconciler) runs(targets []target.Target) []target.Run {

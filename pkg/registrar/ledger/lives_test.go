@@ -592,3 +592,50 @@ func TestCrash_anyLives(t *testing.T) {
 		}
 	})
 }
+
+// An agent is killed at every instant of a life in which a target was deregistered, which took no effect, and was then
+// refused: the next one still takes the target out.
+func TestCrash_refused(t *testing.T) {
+	scenes := []scene{
+		{want: ports("web 1 2")},
+		{at: 2 * time.Second, want: ports("web 2")},
+		{at: 4 * time.Second, want: ports("web 1 2")},
+		{at: 6 * time.Second, want: ports("web 2")},
+	}
+	for _, torn := range []bool{false, true} {
+		for killAt := 0; ; killAt++ {
+			killed, refused := "", 0
+			synctest.Test(t, func(t *testing.T) {
+				w, err := newCrashWorld()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := w.sim.AddFault(elbsim.Fault{Kind: elbsim.FaultError, Action: elb.OpRegister, Code: "AccessDenied", Skip: 1}); err != nil {
+					t.Fatal(err)
+				}
+				killed, err = crashProcess{
+					scenes: scenes, length: 8 * time.Second, killAt: killAt, late: time.Second, torn: torn,
+				}.live(w, rand.New(rand.NewPCG(uint64(killAt), 1)))
+				w.orphans.Wait()
+				refused = len(w.sim.CallsOf(elb.OpRegister)) - 1
+				w.sim.ClearFaults()
+				err = errors.Join(err, w.sim.Register("web", target.Target{ID: crashInstance, Port: 1}))
+				if registered := len(w.sim.CallsOf(elb.OpRegister)) > 0; err == nil && registered {
+					err = w.recovers(ports("web 2"), false)
+				}
+				if err != nil {
+					t.Errorf("killed at %s: %v\n%s", killed, err, calls(w.sim))
+				}
+			})
+			if t.Failed() {
+				return
+			}
+			if killed == "" {
+				if killAt < 12 || refused < 1 {
+					t.Errorf("a life of %d instants and %d refused calls: not all of it happened", killAt, refused)
+				}
+				break
+			}
+		}
+	}
+}
