@@ -40,7 +40,7 @@ type Progress struct {
 	Change    string  `json:"change,omitempty"`
 	Rows      []Row   `json:"rows"`
 
-	Ports    string    // that Docker picks from on this host, for advice
+	Ports    string    `json:"-"` // that Docker picks from on this host, for advice
 	name     string    // once the agent has known it
 	seen     bool      // the agent has known it
 	absentAt time.Time // since when it does not; zero while it does
