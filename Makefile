@@ -93,6 +93,11 @@ chaos: ## Random lives of 20 containers, engine restarts, cut streams, restarted
 mutants: ## Seed each bug that a //mutant: comment marks, ten times, and count the random lives until the model finds it
 	$(GO) test -count=1 -v -timeout=60m -run '^TestMutants$$' ./test/model -model.mutants -model.mutanttimes=10
 
+.PHONY: known-faults
+known-faults: ## Run the tests that are skipped for a known fault, and list them: one that passes is an error
+	@scripts/need.sh gcc
+	@BERTH_KNOWN_FAULTS=1 $(GO) test -count=1 -v -timeout=20m -run '^Test(Marks|EachStillFails)$$' ./test/knownfault
+
 .PHONY: faults
 faults: ## One AWS call in five fails, in every way, for FAULTS (2m) of churn on a real engine; exact within 90 s of the end
 	@scripts/need.sh gcc

@@ -136,7 +136,7 @@ func entriesOn(t *testing.T, d *memdisk.Disk) []ledger.Entry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // it was only read
+	defer l.Close()
 	return l.Entries()
 }
 
