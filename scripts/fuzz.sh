@@ -1,21 +1,31 @@
 #!/usr/bin/env bash
-# Runs every fuzz test of the module for FUZZTIME each: go test takes one of them at a time. With arguments, only those
-# of the packages named ("./pkg/config").
+# Runs every fuzz test of the module for FUZZTIME each, two at a time with half of the processors each: go test takes one
+# of them at a time, and builds its package anew first. With arguments, only those of the packages named ("./pkg/config").
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-fuzztime=${FUZZTIME:-30s}
-failed=0
-found=0
-while IFS=: read -r file name; do
-  found=$((found + 1))
-  package=./$(dirname "$file")
-  echo "== $package $name for $fuzztime"
-  go test -run='^$' -fuzz="^${name}\$" -fuzztime="$fuzztime" "$package" || failed=1
-done < <(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' -- "${@:-.}" | sed 's/:func /:/; s|^\./||' | sort)
+export fuzztime=${FUZZTIME:-30s} workers=$((($(nproc) + 1) / 2))
 
-if [ "$found" -eq 0 ]; then
+# fuzz PACKAGE NAME: what it says is printed at its end, as one block.
+fuzz() {
+  local out status=0
+  out=$(go test -run='^$' -fuzz="^$2\$" -fuzztime="$fuzztime" -parallel="$workers" "$1" 2>&1) || status=1
+  printf '== %s %s for %s\n%s\n' "$1" "$2" "$fuzztime" "$out"
+  return "$status"
+}
+export -f fuzz
+
+found=()
+while IFS=: read -r file name; do
+  found+=("./$(dirname "$file") $name")
+done < <(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' -- "${@:-.}" | sed 's/:func /:/; s|^\./||' | sort)
+if [ "${#found[@]}" -eq 0 ]; then
   echo "fuzz: no fuzz test found in ${*:-the module}" >&2
   exit 1
 fi
-exit "$failed"
+# shellcheck disable=SC2016 # for the inner bash
+if ! printf '%s\n' "${found[@]}" | xargs -P 2 -L 1 bash -c 'fuzz "$0" "$1"'; then
+  echo "fuzz: some of ${#found[@]} fuzz tests failed" >&2
+  exit 1
+fi
+echo "fuzz: ${#found[@]} fuzz tests, $fuzztime each"
