@@ -85,9 +85,14 @@ model: ## Play MODEL (2000) random lives on an engine and an AWS that misbehave;
 	$(GO) test -count=1 -timeout=30m -run '^Test(Model|Mutants)$$' ./test/model -rapid.checks=$${MODEL:-2000} -rapid.nofailfile -model.mutants
 
 .PHONY: chaos
-chaos: ## Random lives of 20 containers, engine restarts, cut streams, restarted agents, under load (CHAOS=30s, at most 3 minutes)
+chaos: ## Random lives of 20 containers, engine restarts, cut streams, restarted agents, under load (CHAOS=30s, at most 10m)
 	@scripts/need.sh gcc
-	@$(WITH_ENGINE) $(GO) test -race -count=1 -v -timeout=3m ./test/chaos -chaos.for=$(or $(CHAOS),30s) -chaos.seed=$(or $(SEED),0)
+	@$(WITH_ENGINE) $(GO) test -race -count=1 -v -timeout=15m ./test/chaos -chaos.for=$(or $(CHAOS),30s) -chaos.seed=$(or $(SEED),0)
+
+.PHONY: crash
+crash: ## Kill the agent at CRASH (200) random instants while containers come and go; exact after each
+	@scripts/need.sh gcc
+	@BERTH_CRASH_INSTANTS=$(or $(CRASH),200) $(WITH_ENGINE) $(GO) test -race -count=1 -v -timeout=2h ./test/crash
 
 .PHONY: mutants
 mutants: ## Seed each bug that a //mutant: comment marks, ten times, and count the random lives until the model finds it
@@ -120,5 +125,9 @@ bench: build ## Measure event to call beside the least that any agent must do (s
 	@$(WITH_ENGINE) bin/bench $(BENCHFLAGS)
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz test for FUZZTIME (30s)
+fuzz: ## Run every fuzz test for FUZZTIME (30s), two at a time
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+.PHONY: nightly
+nightly: ## The long runs, each named and timed: model, mutants, crash, chaos, faults, fuzz, fleet (hours; ONLY='model fuzz')
+	@scripts/nightly.sh $(ONLY)
