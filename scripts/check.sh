@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What `make check` runs: everything that needs neither Docker nor, once the module and build caches are warm, the
 # network. Every step runs even where an earlier one failed, so that one run shows all there is to mend.
+# --without-unit-tests leaves those out, for a run that has `make test` beside it: that runs them with the race detector.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 go=${GO:-go}
 tool() { "$go" tool -modfile=tools/go.mod "$@"; }
@@ -28,7 +29,7 @@ formatted() {
 }
 # As programs and packages are built, so that what this compiles is in the cache for them.
 compiles() { CGO_ENABLED=0 GOOS=linux GOARCH=$1 "$go" build -trimpath -buildvcs=false ./...; }
-# shellcheck comes with no Go module: it is used where it is installed, and bash -n everywhere.
+# No Go module brings shellcheck: it is used where it is installed, and bash -n everywhere.
 scripts_parse() {
   local files
   mapfile -t files < <(git ls-files 'scripts/*.sh' '.ci/*' 'deploy/**/*.sh')
@@ -44,7 +45,9 @@ step 'go vet' "$go" vet ./...
 step 'golangci-lint' tool golangci-lint run ./...
 step 'scripts' scripts_parse
 step 'units' scripts/units.sh
-step 'unit tests' "$go" test -short -timeout=10m ./...
+if [ "${1:-}" != --without-unit-tests ]; then
+  step 'unit tests' "$go" test -short -timeout=10m ./...
+fi
 
 if [ "${#failed[@]}" -gt 0 ]; then
   printf 'check: failed: %s\n' "${failed[*]}" >&2

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 suite=bookworm
 packages=systemd,systemd-sysv,dbus,ca-certificates
 # The mirror that apt uses here.
+# shellcheck disable=SC2016 # apt-get's own variable
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)}
 recipe=$(sha256sum scripts/e2e-root.sh | cut -c1-12)
 cache=$PWD/.cache/e2e
