@@ -6,6 +6,7 @@
 //
 //	engine.go     RequireDocker: an engine and its client
 //	private.go    StartEngine: a second engine, of the test's own
+//	ports.go      host ports of that engine's own
 //	image.go      the web server's image, built FROM scratch
 //	container.go  containers: run, stop, signal, ask
 //	sweep.go      what earlier, killed test processes left

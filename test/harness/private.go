@@ -27,13 +27,14 @@ type EngineOptions struct {
 }
 
 // PrivateEngine is a Docker engine of the test's own, beside the host's, to be stopped and started at will. It has
-// its own bridge and leaves the firewall alone: published ports work on the loopback address, through Docker's
+// its own bridge and host ports and leaves the firewall alone: published ports work on the loopback address, through Docker's
 // userland proxy, which ends with the engine (also with LiveRestore).
 type PrivateEngine struct {
 	Engine
 
 	options EngineOptions
 	plot    plot
+	view    *view
 	daemon  *exec.Cmd
 	ended   chan struct{} // closed when daemon has ended
 }
@@ -74,6 +75,9 @@ func StartEngine(t testing.TB, options EngineOptions) *PrivateEngine {
 	}
 	e := &PrivateEngine{options: options, plot: p, Engine: Engine{Socket: p.path("docker.sock"), bridges: p.bridge + "n"}}
 	t.Cleanup(func() { e.demolish(t) })
+	if e.view, err = p.newView(); err != nil {
+		t.Fatal(err)
+	}
 	e.Start(t)
 	return e
 }
@@ -188,7 +192,7 @@ func (e *PrivateEngine) launch() error {
 	if e.options.LiveRestore {
 		args = append(args, "--live-restore")
 	}
-	e.daemon = exec.Command(program, append(args, e.options.Args...)...)
+	e.daemon = e.view.command(program, append(args, e.options.Args...)...)
 	e.daemon.Stdout, e.daemon.Stderr = log, log
 	// A session of its own: Ctrl-C is for the tests, which need the engine to clean up. If they die, it ends by itself.
 	e.daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
@@ -322,5 +326,10 @@ func (e *PrivateEngine) demolish(t testing.TB) {
 	}
 	if e.ended != nil {
 		<-e.ended
+	}
+	if e.view != nil {
+		if err := e.view.close(); err != nil {
+			t.Errorf("remove the private engine's mounts: %v", err)
+		}
 	}
 }
