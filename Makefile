@@ -17,8 +17,10 @@ DATE ?= $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION) -X main.date=$(DATE)
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
-# What go test gets besides -race. Results that depend on an engine must not come from the cache.
-TESTFLAGS ?= -count=1 -shuffle=on -timeout=20m
+# What go test gets besides -race. Results that depend on an engine must not come from the cache. More packages at once
+# than a small machine has processors, and the longest first: tests on an engine wait most of the time.
+TESTFLAGS ?= -count=1 -shuffle=on -timeout=20m -p=$(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
+PACKAGES ?= ./test/integration ./test/... ./...
 FUZZTIME ?= 30s
 
 .PHONY: help
@@ -73,7 +75,7 @@ lint: ## Run the linters, the import rules among them
 .PHONY: test
 test: ## Unit and integration tests with -race, on a real Docker engine (started if none answers) and elbsim
 	@scripts/need.sh gcc curl
-	@$(WITH_ENGINE) $(TOOL) gotestsum --format pkgname -- -race $(TESTFLAGS) ./...
+	@$(WITH_ENGINE) $(TOOL) gotestsum --format pkgname -- -race $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: integration
 integration: ## Only the tests on a real Docker engine

@@ -21,6 +21,7 @@ import (
 // TestImage runs the agent from its image, as the README's docker run line does, against elbsim, with the policy of
 // deploy/iam/policy.json in force: what is not allowed there it cannot do.
 func TestImage(t *testing.T) {
+	t.Parallel()
 	require(t)
 	engine := harness.RequireDocker(t)
 	tag := "berth-test/" + harness.Unique("agent")

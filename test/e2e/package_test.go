@@ -38,6 +38,7 @@ func manPages(t *testing.T) []string {
 // TestPackage builds the packages of both architectures twice, a different umask and place each time: the same commit
 // gives the same bytes.
 func TestPackage(t *testing.T) {
+	t.Parallel()
 	require(t)
 	var built [2][]string
 	for i, umask := range []string{"022", "077"} {

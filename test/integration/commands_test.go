@@ -96,6 +96,7 @@ func TestStopCommand_noRequestIsLost(t *testing.T) {
 
 // An interrupted stop undoes its drain, however it ends: the container is registered again, and was not stopped.
 func TestStopCommand_interrupted(t *testing.T) {
+	t.Parallel()
 	for name, signal := range map[string]syscall.Signal{"by its user": syscall.SIGINT, "killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
 			r := rig.New(t, rig.Options{})
@@ -124,6 +125,7 @@ func TestStopCommand_interrupted(t *testing.T) {
 
 // What cannot be deregistered keeps running, and is said; --force stops it.
 func TestStopCommand_cannotBeDeregistered(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	r.StartReady(t)
 	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
@@ -146,6 +148,7 @@ func TestStopCommand_cannotBeDeregistered(t *testing.T) {
 }
 
 func TestDrainCommand_container(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	agent := r.StartReady(t)
 	cs := r.Engine.RunAll(t, harness.Spec{Labels: r.In("web")}, harness.Spec{Labels: r.In("web")})
@@ -175,6 +178,7 @@ func TestDrainCommand_container(t *testing.T) {
 }
 
 func TestDrainCommand_host(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{Groups: []elbsim.Group{{Name: "web"}, {Name: "api"}}})
 	agent := r.StartReady(t)
 	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web", "api")})
@@ -218,6 +222,7 @@ func TestDrainCommand_host(t *testing.T) {
 }
 
 func TestPruneCommand(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	foreign, other := target.Target{ID: rig.Instance, Port: 9}, target.Target{ID: "i-0fedcba9876543210", Port: 9}
 	if err := r.Sim.AddInstance(elbsim.Instance{ID: other.ID}); err != nil {
@@ -256,6 +261,7 @@ func TestPruneCommand(t *testing.T) {
 }
 
 func TestReloadCommand(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{Groups: []elbsim.Group{{Name: "web"}, {Name: "api"}}})
 	agent := r.StartReady(t)
 	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web", "api")})
@@ -354,6 +360,7 @@ func TestReload_hundredUnderChurn(t *testing.T) {
 }
 
 func TestExplainCommand(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{Rules: map[string]string{"web": "register_when: healthy"}})
 	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
 	// Without an agent its parts find out the same.
@@ -398,6 +405,7 @@ func metricOf(t *testing.T, agent *rig.Agent, name string) float64 {
 
 // The recipe of docs/rolling-deploys.md, as it is.
 func TestRollingDeploy(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	r.StartReady(t)
 	image, service := r.Engine.WebImage(t, harness.Image{}), harness.Unique("service")

@@ -27,6 +27,7 @@ docker() {
 // The recipe of docs/rolling-deploys.md for compose, as it is: two containers that die at once at SIGTERM are replaced by
 // two of a new version, and no request is lost.
 func TestRollingDeploy_compose(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("docker-compose"); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatalf("%v: scripts/need.sh docker-compose", err)

@@ -14,6 +14,7 @@ import (
 )
 
 func TestEngine_stoppedAndStarted(t *testing.T) {
+	t.Parallel()
 	engine := harness.StartEngine(t, harness.EngineOptions{})
 	r := rig.New(t, rig.Options{Engine: &engine.Engine})
 	r.StartReady(t)
@@ -36,6 +37,7 @@ func TestEngine_stoppedAndStarted(t *testing.T) {
 }
 
 func TestEngine_restartedWithLiveRestore(t *testing.T) {
+	t.Parallel()
 	engine := harness.StartEngine(t, harness.EngineOptions{LiveRestore: true})
 	r := rig.New(t, rig.Options{Engine: &engine.Engine})
 	r.StartReady(t)
@@ -97,6 +99,7 @@ func TestEngine_deathWhileItIsDown(t *testing.T) {
 }
 
 func TestEngine_killed(t *testing.T) {
+	t.Parallel()
 	engine := harness.StartEngine(t, harness.EngineOptions{})
 	r := rig.New(t, rig.Options{Engine: &engine.Engine})
 	r.StartReady(t)
@@ -116,6 +119,7 @@ func TestEngine_killed(t *testing.T) {
 }
 
 func TestEngine_absentAtFirst(t *testing.T) {
+	t.Parallel()
 	engine := harness.StartEngine(t, harness.EngineOptions{})
 	r := rig.New(t, rig.Options{Engine: &engine.Engine})
 	c := engine.Run(t, harness.Spec{Labels: r.In("web"), Restart: "always"})

@@ -195,6 +195,7 @@ func phantom(l *life) {
 
 // What leaves a container as it is costs no inspection: the events of a HEALTHCHECK's probes are not even heard.
 func TestHealthcheck_probesCostNothing(t *testing.T) {
+	t.Parallel()
 	engine := harness.StartEngine(t, harness.EngineOptions{})
 	r := rig.New(t, rig.Options{Engine: &engine.Engine, Rules: map[string]string{"web": "register_when: healthy"}})
 	agent := r.StartReady(t)

@@ -63,6 +63,7 @@ func TestHost_spotNotice(t *testing.T) {
 }
 
 func TestHost_standbyAndBack(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	notice(t, r, elbsim.PathLifecycleState, "InService")
 	r.StartReady(t)
@@ -102,6 +103,7 @@ func TestHost_standbyAndBack(t *testing.T) {
 
 // An instance that is on its way out when the agent starts is never registered.
 func TestHost_standbyAtTheStart(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	notice(t, r, elbsim.PathLifecycleState, "Detached")
 	r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
@@ -118,6 +120,7 @@ func TestHost_standbyAtTheStart(t *testing.T) {
 }
 
 func TestHost_terminateHook(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{
 		Config: "drain: {max_wait: 8s}\nlifecycle: {group: web-asg, terminate_hook: going, heartbeat: 1s}\n",
 	})
@@ -150,6 +153,7 @@ func TestHost_terminateHook(t *testing.T) {
 }
 
 func TestHost_launchHook(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{
 		Groups: []elbsim.Group{{Name: "web"}, {Name: "api"}},
 		Rules:  map[string]string{"web": "required: true"},
@@ -188,6 +192,7 @@ func TestHost_launchHook(t *testing.T) {
 
 // On its way into a warm pool an instance is held by the same hook as on its way into service, and serves nothing there.
 func TestHost_launchHookOfWarmPool(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{
 		Rules:  map[string]string{"web": "required: true"},
 		Config: "lifecycle: {launch_hook: coming}\n",
@@ -219,6 +224,7 @@ func TestHost_launchHookOfWarmPool(t *testing.T) {
 
 // Everything fails at the metadata service but the identity, from the start to the end: nothing is drained.
 func TestHost_noticesFailThroughout(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	for _, path := range []string{"/latest/meta-data/spot/*", "/latest/meta-data/autoscaling/*", "/latest/meta-data/events/*"} {
 		if _, err := r.Sim.AddFault(elbsim.Fault{Kind: elbsim.FaultError, Action: "IMDS", Path: path, Code: "InternalError"}); err != nil {
@@ -239,6 +245,7 @@ func TestHost_noticesFailThroughout(t *testing.T) {
 
 // A drain that came with an image, or was left by an earlier boot's end, holds nobody.
 func TestHost_leftoverDrains(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	if err := os.MkdirAll(r.StateDir(), 0o700); err != nil {
 		t.Fatal(err)

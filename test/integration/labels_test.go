@@ -12,6 +12,7 @@ import (
 )
 
 func TestLabels_severalPortsAndGroups(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{Groups: []elbsim.Group{{Name: "web"}, {Name: "admin"}, {Name: "dns", Protocol: "UDP", HealthCheck: elbsim.HealthCheck{Protocol: "TCP"}}}})
 	r.StartReady(t)
 	image := r.Engine.WebImage(t, harness.Image{Expose: []string{"8080/tcp", "9090/tcp", "7000/udp"}})
@@ -25,6 +26,7 @@ func TestLabels_severalPortsAndGroups(t *testing.T) {
 }
 
 func TestLabels_imageLabelRuleAndOptOut(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{Rules: map[string]string{"web": "containers: {name: \"shop-*\"}"}})
 	r.StartReady(t)
 	labelled := r.Engine.WebImage(t, harness.Image{Labels: r.In("web")})
@@ -40,6 +42,7 @@ func TestLabels_imageLabelRuleAndOptOut(t *testing.T) {
 }
 
 func TestLabels_whatCannotBeIsExplained(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	agent := r.StartReady(t)
 	two := r.Engine.WebImage(t, harness.Image{Expose: []string{"8080/tcp", "9090/tcp"}})
@@ -70,6 +73,7 @@ func TestLabels_whatCannotBeIsExplained(t *testing.T) {
 }
 
 func TestRegisterWhenHealthy(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{Rules: map[string]string{"web": "register_when: healthy"}})
 	r.StartReady(t)
 	image := r.Engine.WebImage(t, harness.Image{Healthcheck: 200_000_000})

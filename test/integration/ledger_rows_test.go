@@ -48,6 +48,7 @@ func editLedger(t *testing.T, path string, replace ...string) {
 // A ledger that another instance wrote (it came with an image, or a disk) says nothing about this one: what it holds is
 // left alone. One that a newer version wrote is used: what it holds and no container wants any more goes.
 func TestLedger_ofOthers(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		replace []string
 		removed bool // what no container wants any more
@@ -92,6 +93,7 @@ func TestLedger_ofOthers(t *testing.T) {
 
 // A configuration without groups, while targets are registered, is refused: by a running agent, and at the start.
 func TestReload_empty(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	agent := r.StartReady(t)
 	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})

@@ -25,6 +25,7 @@ import (
 // While no agent runs all containers are replaced. On its return it removes exactly what is stale, and only then
 // registers what has come, in each group.
 func TestLedger_awayOverChurn(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{Groups: []elbsim.Group{{Name: "web"}, {Name: "api"}}})
 	// Somebody registered these by hand, on ports that no container has.
 	foreign := target.Target{ID: rig.Instance, Port: 9}
@@ -76,6 +77,7 @@ func TestLedger_awayOverChurn(t *testing.T) {
 // A ledger that is lost, or cannot be read, heals: what is wanted is adopted without a call and goes out when its
 // container dies. What no container wants is left alone and counted.
 func TestLedger_lost(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(path string) error{
 		"removed": os.Remove,
 		"unreadable": func(path string) error {
@@ -131,6 +133,7 @@ func TestLedger_lost(t *testing.T) {
 
 // The disk is full when the agent starts. It works all the same, says so, and catches up when there is room.
 func TestLedger_diskFull(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	mount(t, r, "size=64k")
 	ballast := filepath.Join(r.StateDir(), "ballast")
@@ -147,6 +150,7 @@ func TestLedger_diskFull(t *testing.T) {
 
 // The disk is read-only from the start.
 func TestLedger_readOnlyAtStart(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	unmount := mount(t, r, "ro")
 	agent := r.StartReady(t)
@@ -157,6 +161,7 @@ func TestLedger_readOnlyAtStart(t *testing.T) {
 
 // The disk turns read-only under a running agent.
 func TestLedger_readOnly(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	agent := r.StartReady(t)
 	stays := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
@@ -183,7 +188,7 @@ func degraded(t *testing.T, r *rig.Rig, agent *rig.Agent, cause string, others .
 	if got := metric(t, agent, "berth_ledger_errors_total"); got == "0" {
 		t.Errorf("berth_ledger_errors_total is %s", got)
 	}
-	if n := strings.Count(agent.Log(), "ledger is not on disk, going on from memory"); n == 0 || n > 3 {
+	if n := logged(t, agent, "ledger is not on disk, going on from memory", 1); n > 3 {
 		t.Errorf("it was logged %d times that the ledger is not on disk; want when it begins and when it changes", n)
 	}
 }

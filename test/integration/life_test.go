@@ -40,6 +40,7 @@ func wantTargets(t *testing.T, r *rig.Rig, action string, want ...target.Target)
 }
 
 func TestRun_registeredHealthyAndServed(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	r.StartReady(t)
 	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
@@ -54,6 +55,7 @@ func TestRun_registeredHealthyAndServed(t *testing.T) {
 }
 
 func TestStop_deregisteredAtTheSignal(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	r.StartReady(t)
 	// It goes on for an hour after SIGTERM: whatever happens before its removal, it does not happen on its death.
@@ -108,6 +110,7 @@ func TestStop_underLoadWithoutAFailedRequest(t *testing.T) {
 }
 
 func TestRestart_oldPortOutNewPortIn(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	r.StartReady(t)
 	c := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
@@ -168,6 +171,7 @@ func thirty(r *rig.Rig) []harness.Spec {
 }
 
 func TestStart_containersAlreadyRunning(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	specs := make([]harness.Spec, 8)
 	for i := range specs {
@@ -181,6 +185,7 @@ func TestStart_containersAlreadyRunning(t *testing.T) {
 }
 
 func TestAgent_restartedOverChanges(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*rig.Agent, testing.TB){"stopped": (*rig.Agent).Stop, "killed": (*rig.Agent).Kill} {
 		t.Run(name, func(t *testing.T) {
 			r := rig.New(t, rig.Options{})

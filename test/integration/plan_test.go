@@ -14,6 +14,7 @@ import (
 
 // TestPlan: with no agent, the plan is what an agent does next; and planning does none of it.
 func TestPlan(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	agent := r.StartReady(t)
 	stays := r.Engine.Run(t, harness.Spec{Labels: r.In("web")})
@@ -73,6 +74,7 @@ func TestPlan(t *testing.T) {
 
 // TestPlan_cannotLook says why, with the exit code for it.
 func TestPlan_cannotLook(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	r.Configure(t, r.YAML(nil, "")+"  nowhere: {}\n")
 	code, stdout, stderr := r.Berth(t, "plan")

@@ -97,6 +97,7 @@ func portRows(t *testing.T, engine *harness.Engine, own, other string) []portRow
 }
 
 func TestPorts(t *testing.T) {
+	t.Parallel()
 	engine := harness.RequireDocker(t)
 	own, other := bridge(t, engine), bridge(t, engine)
 	tcp := elbsim.HealthCheck{Protocol: "TCP"}

@@ -117,6 +117,7 @@ func minus(a, b []target.Target) []target.Target {
 
 // berth boot runs before the engine: when Docker gives the ports to other containers, nothing is registered any more.
 func TestReboot_bootFirst(t *testing.T) {
+	t.Parallel()
 	h := reboot(t)
 	code, stdout, stderr := h.Berth(t, "boot")
 	if code != 0 || !strings.Contains(stdout, "deregistered 15 targets") {
@@ -150,6 +151,7 @@ func TestReboot_bootFirst(t *testing.T) {
 // Without berth boot other services' containers have the ports that are still registered, until the agent starts: it
 // is exact after one removal and one registration in each group, in that order.
 func TestReboot_withoutBoot(t *testing.T) {
+	t.Parallel()
 	h := reboot(t)
 	now, strangers := h.up(t)
 	t.Logf("%d of 15 targets lead to another service", strangers)

@@ -41,6 +41,20 @@ func ready(t *testing.T, agent *rig.Agent) {
 	})
 }
 
+// logged waits until the agent's log holds the text so many times, for it is read a little later than what it tells of is
+// seen, and returns how many times it does.
+func logged(t *testing.T, agent *rig.Agent, text string, least int) int {
+	t.Helper()
+	var n int
+	harness.Eventually(t, harness.Patience, fmt.Sprintf("%q in the log", text), func() error {
+		if n = strings.Count(agent.Log(), text); n < least {
+			return fmt.Errorf("%d times; want %d at least:\n%s", n, least, agent.Log())
+		}
+		return nil
+	})
+	return n
+}
+
 // warnings returns how many lines of the agent's log are warnings or errors.
 func warnings(agent *rig.Agent) int {
 	log := agent.Log()
@@ -48,6 +62,7 @@ func warnings(agent *rig.Agent) int {
 }
 
 func TestStart_metadataSilent(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]elbsim.Fault{
 		"hangs":  {Kind: elbsim.FaultHang, Action: "IMDS"},
 		"breaks": {Kind: elbsim.FaultReset, Action: "IMDS"},
@@ -76,6 +91,7 @@ func TestStart_metadataSilent(t *testing.T) {
 
 // The instance gets its profile, and with it credentials, after the agent has started.
 func TestStart_credentialsLater(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{Env: []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="}})
 	profile := map[string]string{}
 	for path, value := range r.Sim.Metadata("") {
@@ -105,6 +121,7 @@ func TestStart_credentialsLater(t *testing.T) {
 
 // A wrong configuration starts nothing: one line says what to change, and nobody is called.
 func TestStart_badConfiguration(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	good := r.YAML(nil, "")
 	for name, test := range map[string]struct {
@@ -149,6 +166,7 @@ func TestStart_badConfiguration(t *testing.T) {
 
 // A second agent on the host is refused, and says who holds the state.
 func TestStart_secondAgent(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{})
 	first := r.StartReady(t)
 	second := r.Start(t)

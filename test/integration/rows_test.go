@@ -223,6 +223,7 @@ var rows = []row{
 }
 
 func TestRows(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Options{
 		Groups: []elbsim.Group{{Name: "web"}, {Name: "careful"}, {Name: "strict"}},
 		Rules:  map[string]string{"careful": "register_when: healthy", "strict": "deregister_when_unhealthy: true"},

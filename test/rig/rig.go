@@ -7,10 +7,13 @@ package rig
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -245,9 +248,23 @@ var program = sync.OnceValues(func() (string, error) {
 // programDir is the directory that program has made; empty: no rig has started an agent.
 var programDir string
 
+// Abreast is how many parallel tests of a package with rigs run at once at least, where -parallel does not say. They wait
+// most of the time, for Docker and for times of berth's and the load balancers', so that there are more of them than
+// processors.
+const Abreast = 6
+
 // Main is a test package's TestMain: it runs the tests, looks for goroutines left running, and removes the program
 // that the rigs used.
 func Main(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		if err := flag.Set("test.parallel", strconv.Itoa(max(Abreast, runtime.GOMAXPROCS(0)))); err != nil {
+			fmt.Fprintf(os.Stderr, "set how many tests run at once: %v\n", err)
+			os.Exit(1)
+		}
+	}
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
