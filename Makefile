@@ -19,7 +19,7 @@ GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLA
 
 # What go test gets besides -race. Results that depend on an engine must not come from the cache. More packages at once
 # than a small machine has processors, and the longest first: tests on an engine wait most of the time.
-TESTFLAGS ?= -count=1 -shuffle=on -timeout=20m -p=$(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
+TESTFLAGS ?= -count=1 -shuffle=on -timeout=20m -p=$(shell n=$$(nproc); echo $$((n > 3 ? n : 3)))
 PACKAGES ?= ./test/integration ./test/... ./...
 FUZZTIME ?= 30s
 

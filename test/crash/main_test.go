@@ -2,12 +2,19 @@
 package crash
 
 import (
+	"flag"
 	"testing"
 
 	"berth/test/rig"
 )
 
-// lanes are rigs side by side on one engine.
-const lanes = rig.Abreast
+// lanes are rigs side by side on one engine. They wait most of the time, so that there are more of them than processors.
+const lanes = 6
 
-func TestMain(m *testing.M) { rig.Main(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	rig.Main(m)
+}

@@ -251,7 +251,7 @@ var programDir string
 // Abreast is how many parallel tests of a package with rigs run at once at least, where -parallel does not say. They wait
 // most of the time, for Docker and for times of berth's and the load balancers', so that there are more of them than
 // processors.
-const Abreast = 6
+const Abreast = 4
 
 // Main is a test package's TestMain: it runs the tests, looks for goroutines left running, and removes the program
 // that the rigs used.
