@@ -40,11 +40,23 @@ func (e *PrivateEngine) empty(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// sweepEngines clears the plots of processes that ended without doing so. What cannot be cleared is left to the next.
+// sweepEngines clears the plots of processes that ended without doing so. What cannot be cleared is left to the next. One
+// process sweeps at a time: two at once would each find half of what the other is about to remove.
 func sweepEngines() {
-	entries, err := os.ReadDir(enginesDir)
+	lock, err := os.OpenFile(filepath.Join(enginesDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return // there never was one
+	}
+	defer lock.Close()
+	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
+		return
+	}
+	entries, err := os.ReadDir(enginesDir)
+	if err != nil {
+		return
 	}
 	for _, entry := range entries {
 		number, err := strconv.Atoi(entry.Name())
