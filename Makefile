@@ -22,6 +22,8 @@ GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLA
 TESTFLAGS ?= -count=1 -shuffle=on -timeout=20m -p=$(shell n=$$(nproc); echo $$((n > 3 ? n : 3)))
 PACKAGES ?= ./test/integration ./test/... ./...
 FUZZTIME ?= 30s
+# go test without -race, as programs are built: what was compiled for them serves.
+PLAINTEST := CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) -trimpath' $(GO) test
 
 .PHONY: help
 help: ## Print this list
@@ -84,7 +86,7 @@ integration: ## Only the tests on a real Docker engine
 
 .PHONY: model
 model: ## Play MODEL (2000) random lives on an engine and an AWS that misbehave; find every seeded bug, too
-	$(GO) test -count=1 -timeout=30m -run '^Test(Model|Mutants)$$' ./test/model -rapid.checks=$${MODEL:-2000} -rapid.nofailfile -model.mutants
+	$(PLAINTEST) -count=1 -timeout=30m -run '^Test(Model|Mutants)$$' ./test/model -rapid.checks=$${MODEL:-2000} -rapid.nofailfile -model.mutants
 
 .PHONY: chaos
 chaos: ## Random lives of 20 containers, engine restarts, cut streams, restarted agents, under load (CHAOS=30s, at most 10m)
@@ -98,7 +100,7 @@ crash: ## Kill the agent at CRASH (200) random instants while containers come an
 
 .PHONY: mutants
 mutants: ## Seed each bug that a //mutant: comment marks, ten times, and count the random lives until the model finds it
-	$(GO) test -count=1 -v -timeout=60m -run '^TestMutants$$' ./test/model -model.mutants -model.mutanttimes=10
+	$(PLAINTEST) -count=1 -v -timeout=60m -run '^TestMutants$$' ./test/model -model.mutants -model.mutanttimes=10
 
 .PHONY: known-faults
 known-faults: ## Run the tests that are skipped for a known fault, and list them: one that passes is an error
@@ -119,7 +121,7 @@ fleet: ## Simulate accounts of FLEET hosts (100,1000) in fake time: deploy, cold
 .PHONY: e2e
 e2e: ## The package on a booted Debian with systemd, in a container: install, boot, upgrade, shutdown, purge (root)
 	@scripts/need.sh debootstrap dpkg-deb
-	@BERTH_E2E=1 $(WITH_ENGINE) $(GO) test -count=1 -timeout=15m -v ./test/e2e/...
+	@export BERTH_E2E=1 CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) -trimpath'; $(WITH_ENGINE) $(GO) test -count=1 -timeout=15m -v ./test/e2e/...
 
 .PHONY: bench
 bench: build ## Measure event to call beside the least that any agent must do (six minutes; BENCHFLAGS='-n 30' for less)

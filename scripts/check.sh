@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What `make check` runs: everything that needs neither Docker nor, once the module and build caches are warm, the
 # network. Every step runs even where an earlier one failed, so that one run shows all there is to mend.
-# --without-unit-tests leaves those out, for a run that has `make test` beside it: that runs them with the race detector.
+# --without-unit-tests leaves those out, for a run that has `make test` beside it: that runs them with the race detector,
+# and vet and linters use what is compiled for it.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -41,6 +42,7 @@ step 'gofumpt' formatted
 step 'go mod tidy' "$go" mod tidy -diff
 step 'build linux/amd64' compiles amd64
 step 'build linux/arm64' compiles arm64
+if [ "${1:-}" = --without-unit-tests ]; then export GOFLAGS="${GOFLAGS:-} -race"; fi
 step 'go vet' "$go" vet ./...
 step 'golangci-lint' tool golangci-lint run ./...
 step 'scripts' scripts_parse
