@@ -327,7 +327,10 @@ func exhaust(l *life) {
 		}
 	}
 	l.goes()
-	if state := l.c.Inspect(l).State; !state.OOMKilled {
-		l.Errorf("it did not die for want of memory: %+v", state)
-	}
+	harness.Eventually(l, harness.Patience, "dead for want of memory", func() error { // Docker hears of that apart from the death
+		if state := l.c.Inspect(l).State; !state.OOMKilled {
+			return fmt.Errorf("%+v", state)
+		}
+		return nil
+	})
 }
