@@ -51,6 +51,7 @@ func (a *Agent) Status() status.V1 { return a.server.Status() }
 func (a *Agent) listen(ctx context.Context) (*server.Server, error) {
 	return server.Listen(ctx, server.Config{
 		Listen: a.cfg.Listen, StatusListen: a.cfg.StatusListen, Socket: a.cfg.ControlSocket, SocketGroup: "berth",
+		Listener:  a.o.Listeners,
 		Build:     a.o.Build,
 		Registry:  a.registry,
 		Discovery: a.seen.Get,

@@ -21,6 +21,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -58,6 +59,8 @@ type Options struct {
 	// Engine is what containers run on; nil: the Docker of Config.
 	Engine discovery.Engine
 	AWS    AWS
+	// Listeners opens what an Agent serves on, as server.Config's Listener does; nil: sockets of this host.
+	Listeners func(ctx context.Context, name, network, address string) (net.Listener, error)
 	// Ledger and Drains keep what outlives the agent; nil: in the state directory of Config. A ledger that is given is not
 	// closed.
 	Ledger *ledger.Ledger
@@ -262,6 +265,16 @@ func (a *Core) Host() status.Host {
 
 // Stream is the state of the connection to Docker.
 func (a *Core) Stream() discovery.Stream { return a.watcher.Stream() }
+
+// Drain takes a container or the host out, as discovery.Watcher's does.
+func (a *Core) Drain(ctx context.Context, d discovery.Drain) (uint64, error) {
+	return a.watcher.Drain(ctx, d)
+}
+
+// Undrain ends a drain, as discovery.Watcher's does.
+func (a *Core) Undrain(ctx context.Context, id string) (uint64, error) {
+	return a.watcher.Undrain(ctx, id)
+}
 
 // status is what the agent knows now, as it is shown.
 func (a *Core) status() status.V1 {

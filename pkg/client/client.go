@@ -55,15 +55,18 @@ type Client struct {
 // New returns a client of the agent behind the control socket, and where that cannot be used behind the address
 // of --status-listen. Either may be empty.
 func New(socket, statusAddr string) *Client {
+	return NewDial((&net.Dialer{Timeout: 5 * time.Second}).DialContext, socket, statusAddr)
+}
+
+// NewDial is New where dial connects to network "unix" or "tcp". An error of its that is a *net.OpError with Op "dial"
+// makes the client try the other way.
+func NewDial(dial func(ctx context.Context, network, address string) (net.Conn, error), socket, statusAddr string) *Client {
 	c := &Client{socket: socket, addr: localAddr(statusAddr)}
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	c.viaSocket = &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "unix", socket) },
 	}}
 	// No proxy of the environment: the agent is on this host.
-	c.viaTCP = &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}}
+	c.viaTCP = &http.Client{Transport: &http.Transport{DialContext: dial}}
 	return c
 }
 

@@ -55,6 +55,9 @@ type Config struct {
 	// SocketGroup is the group that may use the control socket beside root and the agent's user. Empty, or a group that
 	// does not exist: the agent's own group.
 	SocketGroup string
+	// Listener opens the listener of that name (see Addr) on network "tcp" or "unix". It closes what it has opened if it
+	// fails, and knows who connects only on a unix socket. nil: the sockets of this host.
+	Listener func(ctx context.Context, name, network, address string) (net.Listener, error)
 
 	Build status.Build
 	// Registry gets the server's metrics and is served at /metrics. Required.
@@ -132,34 +135,45 @@ func listen(ctx context.Context, cfg Config, lim limits) (_ *Server, err error) 
 	if err := registerMetrics(cfg.Registry, cfg.Build, s.state, s.Readiness, cfg.ReloadErr); err != nil {
 		return nil, err
 	}
-	if cfg.Listen != "" {
-		if err := s.listenTCP(ctx, "--listen", cfg.Listen, s.MonitoringHandler()); err != nil {
-			return nil, err
+	for _, l := range []struct {
+		name, network, address string
+		handler                func() http.Handler
+		bodyBytes              int64
+	}{
+		{"--listen", "tcp", cfg.Listen, s.MonitoringHandler, lim.bodyBytes},
+		{"--status-listen", "tcp", cfg.StatusListen, func() http.Handler { return localOnly(cfg.StatusListen, s.StatusHandler()) }, lim.bodyBytes},
+		{"control socket", "unix", cfg.Socket, s.controlHandler, lim.socketBytes},
+	} {
+		if l.address == "" {
+			continue
 		}
-	}
-	if cfg.StatusListen != "" {
-		if err := s.listenTCP(ctx, "--status-listen", cfg.StatusListen, localOnly(cfg.StatusListen, s.StatusHandler())); err != nil {
-			return nil, err
-		}
-	}
-	if cfg.Socket != "" {
-		l, cleanup, err := listenUnix(ctx, cfg.Socket, cfg.SocketGroup, s.log)
+		opened, addr, cleanup, err := s.open(ctx, l.name, l.network, l.address)
 		if err != nil {
 			return nil, err
 		}
-		s.listeners = append(s.listeners, listener{newGate(l, lim), &net.UnixAddr{Name: cfg.Socket, Net: "unix"}, "control socket", s.controlHandler(), lim.socketBytes, cleanup})
+		s.listeners = append(s.listeners, listener{newGate(opened, lim), addr, l.name, l.handler(), l.bodyBytes, cleanup})
 	}
 	return s, nil
 }
 
-func (s *Server) listenTCP(ctx context.Context, flag, addr string, h http.Handler) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("listen on %s (%s): %w", addr, flag, explainListen(err))
+// open opens a listener. Its address is what clients dial.
+func (s *Server) open(ctx context.Context, name, network, address string) (l net.Listener, addr net.Addr, cleanup func(), err error) {
+	switch {
+	case s.cfg.Listener != nil:
+		if l, err = s.cfg.Listener(ctx, name, network, address); err != nil {
+			return nil, nil, nil, fmt.Errorf("listen on %s (%s): %w", address, name, err)
+		}
+		return l, l.Addr(), func() {}, nil
+	case network == "unix":
+		l, cleanup, err = listenUnix(ctx, address, s.cfg.SocketGroup, s.log)
+		return l, &net.UnixAddr{Name: address, Net: network}, cleanup, err
+	default:
+		var lc net.ListenConfig
+		if l, err = lc.Listen(ctx, network, address); err != nil {
+			return nil, nil, nil, fmt.Errorf("listen on %s (%s): %w", address, name, explainListen(err))
+		}
+		return l, l.Addr(), func() {}, nil
 	}
-	s.listeners = append(s.listeners, listener{newGate(l, s.limits), l.Addr(), flag, h, s.limits.bodyBytes, func() {}})
-	return nil
 }
 
 // Addr returns the address of a listener ("--listen", "--status-listen", "control socket"), nil if there is none:
