@@ -6,239 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
-
-	"berth/internal/elbsim"
-	"berth/pkg/client"
-	"berth/pkg/config"
 	"berth/pkg/discovery"
-	"berth/pkg/discovery/enginetest"
-	"berth/pkg/host"
 	"berth/pkg/registrar"
 	"berth/pkg/status"
 	"berth/pkg/target"
-	"berth/test/agenttest"
 )
-
-// controlled is a running agent of this process, with a Docker engine in memory and elbsim.
-type controlled struct {
-	*Agent
-	engine *enginetest.Engine
-	sim    *elbsim.Sim
-	client *client.Client
-	log    *observer.ObservedLogs
-	http   *http.Client
-}
-
-func newControlled(t *testing.T) *controlled {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "berth-control-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	sim := elbsim.New(elbsim.Config{})
-	if _, err := sim.AddGroup(elbsim.Group{Name: "web"}); err != nil {
-		t.Fatal(err)
-	}
-	srv, err := elbsim.Start(sim, elbsim.Listen{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = srv.Close() })
-	for _, kv := range srv.Env() {
-		name, value, _ := strings.Cut(kv, "=")
-		t.Setenv(name, value)
-	}
-	path := filepath.Join(dir, "berth.yaml")
-	yaml := fmt.Sprintf("target_groups: {web: {}}\nlisten: 127.0.0.1:0\nstatus_listen: 127.0.0.1:0\ncontrol_socket: %[1]s/c.sock\nstate_dir: %[1]s\n", dir)
-	if err := os.WriteFile(path, []byte(yaml), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	read := func() (*config.Config, error) {
-		return config.Load(config.Options{ConfigPath: path, Getenv: func(string) string { return "" }})
-	}
-	cfg, err := read()
-	if err != nil {
-		t.Fatal(err)
-	}
-	core, logs := observer.New(zapcore.InfoLevel)
-	c := &controlled{engine: enginetest.New(), sim: sim, log: logs}
-	a, err := New(t.Context(), Options{
-		Config: cfg, Read: read, Log: zap.New(core), Level: zap.NewAtomicLevel(), BootID: host.BootID(), Engine: c.engine,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Agent = a
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
-	c.client = client.New(cfg.ControlSocket, "")
-	c.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", cfg.ControlSocket)
-	}}}
-	t.Cleanup(func() {
-		c.client.Close()
-		c.http.CloseIdleConnections()
-		cancel()
-		if err := errors.Join(<-ended, a.Close()); err != nil {
-			t.Errorf("agent: %v", err)
-		}
-	})
-	c.eventually(t, "the agent ready", func() bool { return a.Readiness().Ready })
-	return c
-}
-
-func (c *controlled) eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
-		}
-	}
-}
-
-func (c *controlled) web(t *testing.T, name string) string {
-	t.Helper()
-	id := c.engine.Run(enginetest.Spec{Name: name, Labels: map[string]string{discovery.TargetsLabel: "web"}, Ports: []string{"8080"}})
-	c.eventually(t, name+" known", func() bool {
-		s, _ := c.seen.Get()
-		for _, w := range s.Wants["web"] {
-			if w.Run.ID == id {
-				return true
-			}
-		}
-		return false
-	})
-	return id
-}
-
-// drains are those in force, by id.
-func (c *controlled) drains() map[string]discovery.Drain {
-	out := map[string]discovery.Drain{}
-	s, _ := c.seen.Get()
-	for _, d := range s.Drains {
-		out[d.ID] = d
-	}
-	return out
-}
-
-// do sends a request as it is and returns status and body.
-func (c *controlled) do(t *testing.T, method, path, body string) (int, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://berth"+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(answer)
-}
-
-// Whatever is sent, the answer says what is wrong with it, and nothing is drained, pruned or reloaded.
-func TestControl_nonsense(t *testing.T) {
-	c := newControlled(t)
-	c.web(t, "web-1")
-	c.engine.FailInspect("c0ffee", fmt.Errorf("inspect container c0ffee: %w", discovery.ErrAmbiguous))
-	for _, test := range []struct {
-		method, path, body string
-		status             int
-	}{
-		{"POST", "/v1/drains", "", 400},
-		{"POST", "/v1/drains", "{", 400},
-		{"POST", "/v1/drains", "[]", 400},
-		{"POST", "/v1/drains", "{}", 400},
-		{"POST", "/v1/drains", `{"container": "web-1", "host": true}`, 400},
-		{"POST", "/v1/drains", `{"container": "web-1"} {"host": true}`, 400},
-		{"POST", "/v1/drains", `{"container": "web-1", "hold": "for ever"}`, 400},
-		{"POST", "/v1/drains", `{"container": "web-1", "holdd": "run"}`, 400},
-		{"POST", "/v1/drains", `{"container": "web-1", "cause": "shutdown"}`, 400},
-		{"POST", "/v1/drains", `{"host": true, "hold": "run"}`, 400},
-		{"POST", "/v1/drains", `{"host": true, "cause": "spot"}`, 400},
-		{"POST", "/v1/drains", `{"container": "web-1", "reason": "` + strings.Repeat("x", maxReason+1) + `"}`, 400},
-		{"POST", "/v1/drains", `{"container": "../../info"}`, 400},
-		{"POST", "/v1/drains", `{"container": "web-1\u001b[2J"}`, 400},
-		{"POST", "/v1/drains", `{"container": "` + strings.Repeat("a", maxReference+1) + `"}`, 400},
-		{"POST", "/v1/drains", `{"container": "` + strings.Repeat("a", 100<<10) + `"}`, 400},
-		{"POST", "/v1/drains", `{"container": "nobody"}`, 404},
-		{"DELETE", "/v1/drains", "", 400},
-		{"DELETE", "/v1/drains?host=true&container=web-1", "", 400},
-		{"DELETE", "/v1/drains?container=web-1", "", 404},
-		{"DELETE", "/v1/drains?host=true", "", 404},
-		{"DELETE", "/v1/drains?id=nonsense", "", 404},
-		{"POST", "/v1/prune", `{"targets": []}`, 400},
-		{"POST", "/v1/prune", `{"targets": [{"target_group": "web", "target": {"port": 70000}}]}`, 400},
-		{"POST", "/v1/drains", `{"container": "c0ffee"}`, 409},
-		{"DELETE", "/v1/drains?container=c0ffee", "", 409},
-		{"GET", "/v1/explain?container=c0ffee", "", 409},
-		{"GET", "/v1/explain", "", 400},
-		{"GET", "/v1/explain?container=nobody", "", 404},
-		{"GET", "/v1/reload", "", 405},
-		{"POST", "/v1/nonsense", "", 404},
-		{"POST", "/v1/status", "", 404},
-	} {
-		seen, body := c.do(t, test.method, test.path, test.body)
-		if seen != test.status {
-			t.Errorf("%s %s %.80s: %d %.200s; want %d", test.method, test.path, test.body, seen, body, test.status)
-		}
-		var e status.ErrorV1
-		if seen != http.StatusMethodNotAllowed && test.path != "/v1/nonsense" && test.path != "/v1/status" && (json.Unmarshal([]byte(body), &e) != nil || e.Err == "") {
-			t.Errorf("%s %s: the answer says nothing: %q", test.method, test.path, body)
-		}
-	}
-	if d := c.drains(); len(d) > 0 {
-		t.Errorf("drains %v; want none", d)
-	}
-	if generation := c.settings.Load().generation; generation != 1 {
-		t.Errorf("generation %d; want 1", generation)
-	}
-}
-
-// As many targets as the documentation promises can be named, however long their names; more are too many, and a body
-// beyond all of them is not read to its end.
-func TestControl_pruneMany(t *testing.T) {
-	c := newControlled(t)
-	longest := status.GroupTargetV1{
-		Group:  strings.Repeat("k", 64),
-		Target: target.Target{ID: "2001:0db8:ffff:ffff:ffff:ffff:ffff:ffff", Port: 65535},
-	}
-	named := slices.Repeat([]status.GroupTargetV1{longest}, maxPrune+1)
-	got, err := c.client.Prune(t.Context(), status.PruneV1{Targets: named[:maxPrune]})
-	if err != nil || len(got.Left) != maxPrune {
-		t.Errorf("%d targets named: %d answered for, %v; want all", maxPrune, len(got.Left), err)
-	}
-	var refused *client.APIError
-	if _, err := c.client.Prune(t.Context(), status.PruneV1{Targets: named}); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest || !strings.Contains(refused.Message, "at most 1000") {
-		t.Errorf("%d targets named: %v; want 400, and how many can be", maxPrune+1, err)
-	}
-	if status, body := c.do(t, "POST", "/v1/prune", `{"targets": [`+strings.Repeat(" ", 256<<10)+`]}`); status != http.StatusBadRequest || !strings.Contains(body, "too large") {
-		t.Errorf("a body of more than 256 KiB: %d %s; want 400 too large", status, body)
-	}
-}
 
 // What is wrong with a container's name is said in one sentence.
 func TestLookError(t *testing.T) {
@@ -253,85 +30,6 @@ func TestLookError(t *testing.T) {
 			t.Errorf("got %q; want %q", got, want)
 		}
 	}
-}
-
-// Drains of different holds stand beside each other, and each ends with its own reason.
-func TestControl_holds(t *testing.T) {
-	c := newControlled(t)
-	id := c.web(t, "web-1")
-	keep, err := c.client.Drain(t.Context(), status.DrainRequestV1{Container: "web-1", Reason: "kept"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run, err := c.client.Drain(t.Context(), status.DrainRequestV1{Container: id, Hold: "run"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := c.client.Hold(t.Context(), status.DrainRequestV1{Container: id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := c.client.Hold(t.Context(), status.DrainRequestV1{Container: id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := len(c.drains()); n != 4 {
-		t.Fatalf("%d drains: %v; want 4", n, c.drains())
-	}
-	if d := c.drains()[keep.Drain.ID]; d.By == "" || d.Reason != "kept" || d.Since.IsZero() {
-		t.Errorf("got %+v; want who, why and when", d)
-	}
-	first.Release()
-	c.eventually(t, "the first connection's drain ended", func() bool { return len(c.drains()) == 3 })
-	if _, ok := c.drains()[second.Drain.ID]; !ok {
-		t.Error("the second connection's drain ended with the first")
-	}
-	c.engine.Restart(id)
-	c.eventually(t, "the run's drain ended", func() bool { _, holds := c.drains()[run.Drain.ID]; return !holds })
-	second.Release()
-	if _, err := c.client.Undrain(t.Context(), "web-1"); err != nil {
-		t.Fatal(err)
-	}
-	c.eventually(t, "no drain", func() bool { return len(c.drains()) == 0 })
-	// Who asked is in the log, as the kernel names it.
-	asked := c.log.FilterField(zap.String("operation", "drain")).All()
-	if len(asked) != 4 || asked[0].ContextMap()["uid"] != uint32(os.Getuid()) || asked[0].ContextMap()["pid"] != int32(os.Getpid()) {
-		t.Errorf("the log says %v; want four drains by this process", asked)
-	}
-}
-
-// A thousand clients that hold drains and never read get an answer or are turned away; memory and goroutines are bounded,
-// and the loop goes on.
-func TestControl_thousandClients(t *testing.T) {
-	c := newControlled(t)
-	c.web(t, "web-1")
-	before := runtime.NumGoroutine()
-	body := `{"container": "web-1", "hold": "connection"}`
-	var conns []net.Conn
-	for range 1000 {
-		conn, err := net.Dial("unix", c.cfg.ControlSocket)
-		if err != nil {
-			continue // turned away
-		}
-		conns = append(conns, conn)
-		_ = conn.SetDeadline(time.Now().Add(time.Minute))
-		_, _ = fmt.Fprintf(conn, "POST /v1/drains HTTP/1.1\r\nHost: berth\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	}
-	c.eventually(t, "as many drains as may be", func() bool { n := len(c.drains()); return n > 0 && n <= maxHolds })
-	if n := runtime.NumGoroutine() - before; n > 1000 {
-		t.Errorf("%d more goroutines", n)
-	}
-	// Docker's events are acted on meanwhile.
-	c.engine.Run(enginetest.Spec{Name: "web-2", Labels: map[string]string{discovery.TargetsLabel: "web"}, Ports: []string{"8080"}})
-	c.eventually(t, "web-2 wanted", func() bool { s, _ := c.seen.Get(); return len(s.Wants["web"]) == 1 })
-	if n := len(c.drains()); n > maxHolds {
-		t.Errorf("%d drains; want at most %d", n, maxHolds)
-	}
-	for _, conn := range conns {
-		_ = conn.Close()
-	}
-	c.eventually(t, "all drains ended", func() bool { return len(c.drains()) == 0 })
-	c.eventually(t, "all goroutines ended", func() bool { return runtime.NumGoroutine() <= before+20 })
 }
 
 // fakePruner has one group with some unclaimed targets.
@@ -363,7 +61,7 @@ func (f *fakePruner) Snapshot() (*registrar.Snapshot, <-chan struct{}) {
 
 func TestPruneTargets(t *testing.T) {
 	at := func(group string, port uint16) status.GroupTargetV1 {
-		return status.GroupTargetV1{Group: group, Target: target.Target{ID: agenttest.Instance, Port: port}}
+		return status.GroupTargetV1{Group: group, Target: target.Target{ID: "i-0123456789abcdef0", Port: port}}
 	}
 	for _, stuck := range []bool{false, true} {
 		f := &fakePruner{changed: make(chan struct{}), stuck: stuck, status: registrar.GroupStatus{
@@ -384,24 +82,4 @@ func TestPruneTargets(t *testing.T) {
 			t.Errorf("stuck %v: %s", stuck, out.String())
 		}
 	}
-}
-
-// A client that goes away while its drain is being made leaves none behind.
-func TestControl_goneWhileDraining(t *testing.T) {
-	c := newControlled(t)
-	c.web(t, "web-1")
-	handler := c.controlHandler()
-	for range 500 {
-		ctx, cancel := context.WithCancel(t.Context())
-		req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/drains", strings.NewReader(`{"container": "web-1", "hold": "connection"}`))
-		left := make(chan struct{})
-		go func() {
-			defer close(left)
-			time.Sleep(rand.N(time.Millisecond)) // anywhere from the look at the container to the answer
-			cancel()
-		}()
-		handler.ServeHTTP(httptest.NewRecorder(), req)
-		<-left
-	}
-	c.eventually(t, "all drains ended", func() bool { return len(c.drains()) == 0 })
 }

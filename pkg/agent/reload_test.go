@@ -1,8 +1,7 @@
-package agent
+package agent_test
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,13 +14,13 @@ import (
 // comes.
 func TestReload_refusedIsSaid(t *testing.T) {
 	c := newControlled(t)
-	file := filepath.Join(filepath.Dir(c.cfg.ControlSocket), "berth.yaml")
+	file := c.Config.Files[0]
 	good, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct{ yaml, why string }{
-		"bad":   {strings.Replace(string(good), "{web: {}}", "{web: {nonsense: 1}}", 1), "target_groups.web.nonsense: unknown key"},
+		"bad":   {strings.Replace(string(good), "web: {}", "web: {nonsense: 1}", 1), "target_groups.web.nonsense: unknown key"},
 		"empty": {"", "no target group"},
 		"gone":  {"-", "cannot be read"},
 	} {
@@ -33,27 +32,27 @@ func TestReload_refusedIsSaid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		logged := c.log.FilterMessage("configuration refused, the old one stays").Len()
-		_, err := c.client.Reload(t.Context())
+		logged := c.Log.FilterMessage("configuration refused, the old one stays").Len()
+		_, err := c.Client.Reload(t.Context())
 		if err == nil || !strings.Contains(err.Error(), tt.why) {
 			t.Errorf("%s: got %v; want %q", name, err, tt.why)
 		}
-		if n := c.log.FilterMessage("configuration refused, the old one stays").Len() - logged; n != 1 {
+		if n := c.Log.FilterMessage("configuration refused, the old one stays").Len() - logged; n != 1 {
 			t.Errorf("%s: logged %d times; want once", name, n)
 		}
 		c.saysOfReload(t, name, "0", true)
 	}
-	if n := c.settings.Load().generation; n != 1 {
+	if n := c.Generation(); n != 1 {
 		t.Errorf("generation %d; want 1", n)
 	}
 	if err := os.WriteFile(file, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := c.client.Reload(t.Context()); err != nil || v.Generation != 2 {
+	if v, err := c.Client.Reload(t.Context()); err != nil || v.Generation != 2 {
 		t.Errorf("a good one: %+v, %v", v, err)
 	}
 	c.saysOfReload(t, "good", "1", false)
-	if c.log.FilterMessage("configuration reloaded").FilterField(zap.Uint64("generation", 2)).Len() != 1 {
+	if c.Log.FilterMessage("configuration reloaded").FilterField(zap.Uint64("generation", 2)).Len() != 1 {
 		t.Error("the log does not say that it was reloaded")
 	}
 }
@@ -61,7 +60,7 @@ func TestReload_refusedIsSaid(t *testing.T) {
 // saysOfReload compares what metric and status say of the last reload.
 func (c *controlled) saysOfReload(t *testing.T, name, metric string, warned bool) {
 	t.Helper()
-	gathered, err := c.registry.Gather()
+	gathered, err := c.Registry().Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +73,7 @@ func (c *controlled) saysOfReload(t *testing.T, name, metric string, warned bool
 	if found != metric {
 		t.Errorf("%s: the metric is %q; want %q", name, found, metric)
 	}
-	s, err := c.client.Status(t.Context(), client.StatusQuery{})
+	s, err := c.Client.Status(t.Context(), client.StatusQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,20 +1,12 @@
-package agent
+package agent_test
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
-	"berth/pkg/config"
-	"berth/pkg/host"
 	"berth/test/agenttest"
 )
 
@@ -22,28 +14,8 @@ import (
 func waitingAgent(t *testing.T, dockerSocket, want string) string {
 	t.Helper()
 	dir := agenttest.ShortDir(t)
-	yaml := fmt.Sprintf("target_groups: {web: {}}\nlisten: 127.0.0.1:0\nstatus_listen: 127.0.0.1:0\ncontrol_socket: %[1]s/c.sock\nstate_dir: %[1]s/state\ndocker: {socket: %[2]s}\n", dir, dockerSocket)
-	file := filepath.Join(dir, "berth.yaml")
-	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := config.Load(config.Options{ConfigPath: file, Getenv: func(string) string { return "" }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := New(t.Context(), Options{Config: cfg, Log: zap.NewNop(), BootID: host.BootID()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := errors.Join(<-ended, a.Close()); err != nil {
-			t.Errorf("agent: %v", err)
-		}
-	}()
+	read := agenttest.WriteConfig(t, dir, agenttest.YAML(dir, []string{"web"}, "docker: {socket: "+dockerSocket+"}\n"))
+	a := agenttest.Start(t, agenttest.Options(t, read, nil))
 	text := ""
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		r := a.Readiness()
@@ -94,30 +66,5 @@ func TestReadiness_metadataSilent(t *testing.T) {
 		`: connect: connection refused, for \d+s \(see that 169\.254\.169\.254 can be reached.*\)$`)
 	if !want.MatchString(text) {
 		t.Errorf("/readyz says:\n%s", text)
-	}
-}
-
-// A metadata service that falls silent later is shown once that lasts, and does not make the agent unready: only notices
-// are missed.
-func TestSilent(t *testing.T) {
-	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
-	for name, tt := range map[string]struct {
-		s    host.Snapshot
-		want bool
-	}{
-		"answers":             {host.Snapshot{Identity: &host.Identity{}, Since: ago(time.Hour)}, false},
-		"just missed":         {host.Snapshot{Identity: &host.Identity{}, Waiting: "HTTP 500", Since: ago(time.Second)}, false},
-		"for a while":         {host.Snapshot{Identity: &host.Identity{}, Waiting: "HTTP 500", Since: ago(time.Minute)}, true},
-		"before the identity": {host.Snapshot{Waiting: "HTTP 500", Since: ago(time.Minute)}, false},
-	} {
-		if got := silent(&tt.s); got != tt.want {
-			t.Errorf("%s: got %v; want %v", name, got, tt.want)
-		}
-	}
-	if got := lasting(ago(61 * time.Second)); got != ", for 1m1s" {
-		t.Errorf("got %q", got)
-	}
-	if got := lasting(time.Now()); got != "" {
-		t.Errorf("got %q; want nothing of what has just begun", got)
 	}
 }

@@ -1,0 +1,34 @@
+package agent
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"berth/pkg/discovery"
+)
+
+// What tests of a running agent see of its inside. They are in package agent_test: test/agenttest, which starts it, imports
+// this package.
+
+const (
+	MaxHolds     = maxHolds
+	MaxPrune     = maxPrune
+	MaxReason    = maxReason
+	MaxReference = maxReference
+)
+
+// Seen returns the newest snapshot of discovery that was published; nil: none was.
+func (a *Core) Seen() *discovery.Snapshot {
+	s, _ := a.seen.Get()
+	return s
+}
+
+// Generation returns that of the configuration in force.
+func (a *Core) Generation() uint64 { return a.settings.Load().generation }
+
+// ControlHandler returns what answers on the control socket.
+func (a *Core) ControlHandler() http.Handler { return a.controlHandler() }
+
+// Registry returns the metrics.
+func (a *Core) Registry() *prometheus.Registry { return a.registry }
