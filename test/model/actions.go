@@ -193,7 +193,7 @@ func (w *world) drain(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	// It waits for a publication, which may be long in coming where Docker has not answered yet. The drain holds anyway.
-	_, _ = w.watch.Drain(ctx, discovery.Drain{Container: id, Cause: discovery.CauseOperator, Hold: discovery.HoldKeep})
+	_, _ = w.agent.Drain(ctx, discovery.Drain{Container: id, Cause: discovery.CauseOperator, Hold: discovery.HoldKeep})
 }
 
 // undrain ends all drains of the operator's.
@@ -204,7 +204,7 @@ func (w *world) undrain() {
 	w.mu.Unlock()
 	for _, id := range drained {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, _ = w.watch.Undrain(ctx, discovery.DrainID(discovery.CauseOperator, id)) // those of removed containers are gone
+		_, _ = w.agent.Undrain(ctx, discovery.DrainID(discovery.CauseOperator, id)) // those of removed containers are gone
 		cancel()
 	}
 }

@@ -67,7 +67,7 @@ func (w *world) note() map[place]string {
 // heard all of it: its stream was open before, and still is when there is no more to hear.
 func (w *world) happens(f func()) (heard bool) {
 	synctest.Wait()
-	agent, stream, before := w.watch, w.watch.Stream(), map[string]discovery.Facts{}
+	agent, stream, before := w.agent, w.agent.Stream(), map[string]discovery.Facts{}
 	for _, id := range w.engine.IDs() {
 		before[id], _ = w.engine.Facts(id)
 	}
@@ -75,8 +75,8 @@ func (w *world) happens(f func()) (heard bool) {
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	after := w.watch.Stream()
-	heard = !w.tampered && w.watch == agent && w.watch.Snapshot() != nil && stream.Up && after.Up && stream.Since.Equal(after.Since)
+	after := w.agent.Stream()
+	heard = !w.tampered && w.agent == agent && w.snapshot != nil && stream.Up && after.Up && stream.Since.Equal(after.Since)
 	for id, f := range before {
 		if alive(f) {
 			w.tell(id, f, heard)
@@ -203,7 +203,7 @@ func (w *world) called(c elbsim.Call) {
 
 // hears reports whether the agent has heard for a while of all that happens.
 func (w *world) hears() bool {
-	return w.watch.Stream().Up && time.Since(w.hearing) > 5*time.Second
+	return w.agent.Stream().Up && time.Since(w.hearing) > 5*time.Second
 }
 
 // steady reports whether a container runs, unpaused, the agent has known it with this port, and nothing has happened to
@@ -228,19 +228,19 @@ func (w *world) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	may, now := w.note(), time.Now()
-	if snapshot := w.watch.Snapshot(); snapshot != nil {
-		for _, wants := range snapshot.Wants {
+	if w.snapshot != nil {
+		for _, wants := range w.snapshot.Wants {
 			for _, x := range wants {
 				w.checkWant(x)
 			}
 		}
 	}
 	// Nothing is published before the first full list, and what nobody has answered for since the agent began is kept.
-	if w.tampered || w.unknown || !w.watch.Stream().Up || w.watch.Snapshot() == nil {
+	if w.tampered || w.unknown || !w.agent.Stream().Up || w.snapshot == nil {
 		w.calm = laterOf(w.calm, now)
 		w.hearing = laterOf(w.hearing, now)
 	}
-	if w.watch.Snapshot() == nil {
+	if w.snapshot == nil {
 		w.failed = now // it makes no call before it knows what to make true
 	}
 	for _, s := range services {

@@ -1,8 +1,7 @@
-// Package model drives the agent's two halves together, the watcher and the registrar with the real SDK client, through
-// random lives of containers on an engine and an AWS that misbehave, all in fake time, and checks every call that is made
-// and every moment between.
+// Package model drives agent.Core, with the real SDK client, through random lives of containers on an engine and an AWS
+// that misbehave, all in fake time, and checks every call that is made and every moment between.
 //
-//	world.go         the host, its account, and the agent put together
+//	world.go         the host, its account, and the agent between them
 //	actions.go       what happens, at random
 //	troubles.go      what goes wrong in the engine, the agent and AWS
 //	dangers.go       what is dangerous together and seldom meets
@@ -19,20 +18,19 @@ import (
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
+	"go.uber.org/zap"
 
 	"berth/internal/elbsim"
+	"berth/pkg/agent"
+	"berth/pkg/config"
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
-	"berth/pkg/registrar"
-	"berth/pkg/registrar/elb"
-	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
+	"berth/test/agenttest"
 )
 
 const (
-	instance = "i-0123456789abcdef0"
+	instance = agenttest.Instance
 	stranger = "i-0fedcba9876543210"
 	// ephemeral is where Docker's ports begin: what is registered below is somebody else's.
 	ephemeral = 32768
@@ -52,15 +50,15 @@ type place struct {
 
 // world is one host and its account.
 type world struct {
-	engine *enginetest.Engine
-	sim    *elbsim.Sim
-	ledger *ledger.Ledger
-	drains *store
-	rand   *rand.Rand
-	stop   func()
-	watch  *discovery.Watcher
+	engine  *enginetest.Engine
+	sim     *elbsim.Sim
+	options agent.Options // of every agent: its ledger and its drains outlive it
+	rand    *rand.Rand
+	stop    func()
+	agent   *agent.Core
 
-	mu       sync.Mutex // guards all below: calls come from the registrar's goroutines
+	mu       sync.Mutex          // guards all below: calls come from the registrar's goroutines
+	snapshot *discovery.Snapshot // what the agent's watcher published last; nil: nothing yet
 	log      []string
 	problems []string
 	served   map[place]time.Time  // when a container that was to be served had it last
@@ -122,28 +120,9 @@ func (h historian) Past(ctx context.Context, since time.Time) ([]discovery.Event
 	return h.Remembered(since), err
 }
 
-// store keeps drains across restarts of the agent.
-type store struct {
-	mu     sync.Mutex
-	drains []discovery.Drain
-}
-
-func (s *store) Load() ([]discovery.Drain, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.drains), nil
-}
-
-func (s *store) Save(drains []discovery.Drain) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drains = slices.Clone(drains)
-	return nil
-}
-
 func newWorld(seed uint64) *world {
 	w := &world{
-		engine: enginetest.New(), ledger: ledger.NewMemory(), drains: &store{}, rand: rand.New(rand.NewPCG(seed, 2)),
+		engine: enginetest.New(), rand: rand.New(rand.NewPCG(seed, 2)),
 		served: map[place]time.Time{}, wanted: map[string]wanted{}, leaving: map[string]time.Time{}, calm: time.Now(),
 		told: map[runKey]told{}, asked: map[place]asked{}, joined: map[string]bool{}, withheld: map[string]bool{},
 		drained: map[string]bool{}, healthy: map[runKey]bool{},
@@ -163,53 +142,65 @@ func newWorld(seed uint64) *world {
 			w.problem("register what is not ours: %v", err)
 		}
 	}
+	w.options = w.agentOptions()
 	w.start()
 	return w
 }
 
-// start starts an agent, put together as cmd/agent does it.
-func (w *world) start() {
-	var groups []elb.Group
-	var rules []discovery.Rule
-	for _, s := range services {
-		groups = append(groups, elb.Group{Key: s, Name: s})
-		rules = append(rules, discovery.Rule{Group: s, Healthy: s == careful})
+// agentOptions are those of every agent of this host. The metadata service is disabled: to poll it every few
+// seconds would take longer than all else in a life.
+func (w *world) agentOptions() agent.Options {
+	var groups []config.Group
+	for _, s := range slices.Sorted(slices.Values(services)) {
+		g := agenttest.Group(s)
+		if s == careful {
+			g.RegisterWhen = config.WhenHealthy
+		}
+		groups = append(groups, g)
 	}
-	api := elb.NewAPI(aws.Config{
-		Region: w.sim.Region(), HTTPClient: w.sim.HTTPClient(),
-		Credentials: credentials.NewStaticCredentialsProvider("AKIDMODEL", "secret", ""),
-	})
-	reg := registrar.New(func(context.Context) (elb.API, elb.Self, error) {
-		return api, elb.Self{InstanceID: instance, Region: w.sim.Region()}, nil
-	}, w.ledger, registrar.Options{BootID: "boot"})
-	admitted := map[string][]target.Run{}
-	for _, e := range w.ledger.Entries() {
-		if e.Phase == ledger.Registered {
-			admitted[e.Group.Key] = append(admitted[e.Group.Key], e.Run)
+	o := agenttest.Memory(w.engine, w.sim, groups...)
+	o.Config.InstanceID, o.Config.Region = instance, w.sim.Region()
+	o.AWS, o.Log = agenttest.Disconnected(w.sim), zap.NewNop()
+	o.Wrap = w.observe
+	return o
+}
+
+// observe notes what a watcher publishes, and leaves out the group that is withheld.
+func (w *world) observe(publish func(*discovery.Snapshot)) func(*discovery.Snapshot) {
+	return func(s *discovery.Snapshot) {
+		shown := *s
+		shown.Wants = maps.Clone(s.Wants)
+		w.mu.Lock()
+		w.snapshot = s
+		delete(shown.Wants, w.withhold)
+		w.published(shown.Wants, s.Unknown)
+		w.mu.Unlock()
+		publish(&shown)
+	}
+}
+
+// start starts an agent.
+func (w *world) start() {
+	o := w.options
+	if w.rand.IntN(2) == 0 {
+		o.Engine = historian{w.engine}
+	}
+	w.mu.Lock()
+	w.snapshot = nil
+	w.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	core, err := agent.NewCore(ctx, o)
+	if err != nil {
+		panic(err) // nothing of the options depends on the life
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- core.Run(ctx) }()
+	w.agent, w.stop = core, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.problem("the agent ended: %v", err)
 		}
 	}
-	publish := func(s *discovery.Snapshot) {
-		wants := maps.Clone(s.Wants)
-		w.mu.Lock()
-		delete(wants, w.withhold)
-		w.published(wants, s.Unknown)
-		w.mu.Unlock()
-		reg.Apply(registrar.Desired{
-			Seq: s.Seq, Generation: s.Generation, Groups: groups, Wants: wants, Allotted: s.Allotted, Unknown: s.Unknown,
-		})
-	}
-	var engine discovery.Engine = w.engine
-	if w.rand.IntN(2) == 0 {
-		engine = historian{w.engine}
-	}
-	watch, err := discovery.New(engine, w.drains, publish, discovery.Options{Rules: rules, Admitted: admitted, BootID: "boot"})
-	if err != nil {
-		w.problem("make the watcher: %v", err)
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var parts sync.WaitGroup
-	parts.Go(func() { _ = watch.Run(ctx) }) // ends with ctx alone
-	parts.Go(func() { _ = reg.Run(ctx) })
-	w.watch, w.stop = watch, func() { cancel(); parts.Wait() }
 }
