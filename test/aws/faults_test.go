@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
-	"berth/pkg/target"
+	"berth/test/exact"
 	"berth/test/harness"
 	"berth/test/rig"
 )
@@ -44,15 +44,9 @@ var oneInFive = []elbsim.Fault{
 	{Kind: elbsim.FaultLate, Delay: elbsim.Duration(late), Share: 0.015},
 }
 
-// place is a target in one of the test's groups.
-type place struct {
-	group  string
-	target target.Target
-}
-
 // wrong is a time in which a target was registered and should not have been, or the other way round.
 type wrong struct {
-	place
+	exact.Place
 	missing  bool
 	from, to time.Time
 }
@@ -63,14 +57,14 @@ type watch struct {
 	groups []string
 
 	mu      sync.Mutex // guards all below
-	want    map[place]bool
-	since   map[place]wrong
+	want    map[exact.Place]bool
+	since   map[exact.Place]wrong
 	wrongs  []wrong
 	samples int
 }
 
 // should says whether a container's targets should be registered from now on.
-func (w *watch) should(be bool, places ...place) {
+func (w *watch) should(be bool, places ...exact.Place) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range places {
@@ -83,28 +77,31 @@ func (w *watch) should(be bool, places ...place) {
 }
 
 func (w *watch) look() {
-	got := map[place]bool{}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, g := range w.groups {
-		for _, t := range w.rig.Sim.Registered(w.rig.Group(g)) {
-			got[place{g, t}] = true
-		}
+	want := exact.Targets{}
+	for p := range w.want {
+		want[p.Group] = append(want[p.Group], p.Target)
 	}
-	now := time.Now()
+	now, diff := time.Now(), exact.Compare(w.rig.Registered(w.groups...), want, nil)
 	w.samples++
+	missing := map[exact.Place]bool{} // what is wrong now: missing, or stale
+	for _, p := range diff.Missing {
+		missing[p] = true
+	}
+	for _, p := range diff.Stale {
+		missing[p] = false
+	}
 	for p, s := range w.since {
-		if got[p] == w.want[p] || s.missing != w.want[p] { // right again, or wrong in the other way
+		if is, still := missing[p]; !still || is != s.missing { // right again, or wrong in the other way
 			s.to = now
 			w.wrongs = append(w.wrongs, s)
 			delete(w.since, p)
 		}
 	}
-	for _, set := range []map[place]bool{got, w.want} {
-		for p := range set {
-			if _, known := w.since[p]; !known && got[p] != w.want[p] {
-				w.since[p] = wrong{place: p, missing: w.want[p], from: now}
-			}
+	for p, is := range missing {
+		if _, known := w.since[p]; !known {
+			w.since[p] = wrong{Place: p, missing: is, from: now}
 		}
 	}
 }
@@ -135,7 +132,7 @@ type lives struct {
 type life struct {
 	*harness.Container
 	groups    []string
-	places    []place
+	places    []exact.Place
 	restarted bool // once is enough: what dies again and again is registered later each time
 }
 
@@ -150,7 +147,7 @@ func (l *lives) arrived(c *life) {
 	at := rig.TargetsOf(l, c.Container)[0]
 	c.places = nil
 	for _, g := range c.groups {
-		c.places = append(c.places, place{g, at})
+		c.places = append(c.places, exact.Place{Group: g, Target: at})
 	}
 	l.watch.should(true, c.places...)
 }
@@ -201,7 +198,7 @@ func TestFaults(t *testing.T) {
 		Sim:    elbsim.Config{Seed: *faultsSeed, Latency: 30 * time.Millisecond, RecordLimit: 100_000},
 	})
 	agent := r.StartReady(t)
-	w := &watch{rig: r, groups: []string{"web", "api"}, want: map[place]bool{}, since: map[place]wrong{}}
+	w := &watch{rig: r, groups: []string{"web", "api"}, want: map[exact.Place]bool{}, since: map[exact.Place]wrong{}}
 	l := &lives{T: t, rig: r, watch: w, random: rand.New(rand.NewPCG(*faultsSeed, 1)), done: map[string]int{}}
 	for range 6 {
 		l.start()
@@ -283,7 +280,7 @@ func (w *watch) report(t *testing.T, ended time.Time, first time.Duration) {
 			last = x.to
 		}
 		if gap := w.unexplained(x, calls); gap > patience() {
-			t.Errorf("%v in %s was wrong (missing: %v) for %v, of which no failed call explains %v:\n%s", x.target, x.group, x.missing,
+			t.Errorf("%v in %s was wrong (missing: %v) for %v, of which no failed call explains %v:\n%s", x.Target, x.Group, x.missing,
 				x.to.Sub(x.from).Round(time.Millisecond), gap.Round(time.Millisecond), history(calls, x))
 		}
 	}
@@ -319,7 +316,7 @@ func patience() time.Duration {
 func (w *watch) unexplained(x wrong, calls []elbsim.Call) time.Duration {
 	type span struct{ from, to time.Time }
 	var spans []span
-	arn := w.rig.Sim.GroupARN(w.rig.Group(x.group))
+	arn := w.rig.Sim.GroupARN(w.rig.Group(x.Group))
 	row := map[string]int{} // failures of an action in a row
 	throttled := 0
 	slices.SortStableFunc(calls, func(a, b elbsim.Call) int { return a.Time.Compare(b.Time) })
@@ -363,7 +360,7 @@ func (w *watch) unexplained(x wrong, calls []elbsim.Call) time.Duration {
 func history(calls []elbsim.Call, x wrong) string {
 	var b strings.Builder
 	for _, c := range calls {
-		if c.Time.After(x.from.Add(-45*time.Second)) && c.Time.Before(x.to.Add(time.Second)) && (slices.Contains(c.Targets, x.target) || c.Outcome == "Throttling") {
+		if c.Time.After(x.from.Add(-45*time.Second)) && c.Time.Before(x.to.Add(time.Second)) && (slices.Contains(c.Targets, x.Target) || c.Outcome == "Throttling") {
 			fmt.Fprintf(&b, "%+.3fs %s %s\n", c.Time.Sub(x.from).Seconds(), c.Action, c.Outcome)
 		}
 	}

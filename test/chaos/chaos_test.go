@@ -14,6 +14,7 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/target"
+	"berth/test/exact"
 	"berth/test/harness"
 	"berth/test/rig"
 )
@@ -77,9 +78,9 @@ func TestChaos(t *testing.T) {
 	}
 	lives.end()
 	want := w.wanted()
-	for _, service := range services {
-		w.rig.WaitExact(t, service, want[service]...)
-	}
+	harness.Eventually(t, harness.Patience, "exact targets in the end", func() error {
+		return exact.Compare(w.rig.Registered(services...), want, nil).Err()
+	})
 	clients.end()
 	w.explain(clients)
 	t.Logf("happened: %v; refused by the engine: %v (the last: %v)", lives.done, lives.failed, lives.last)
@@ -178,6 +179,7 @@ func (w *world) check(e epoch) {
 	if state := w.leaving.Inspect(w).State; !state.Running {
 		w.Errorf("the deaf container is dead: %+v", state)
 	}
+	steady := exact.Targets{}
 	for _, service := range services {
 		stay := e.stay[service]
 		for _, action := range []string{"RegisterTargets", "DeregisterTargets"} {
@@ -193,9 +195,10 @@ func (w *world) check(e epoch) {
 				}
 			}
 		}
-		if !slices.Contains(w.rig.Sim.Registered(w.rig.Group(service)), stay) {
-			w.Errorf("%v is not registered in %s any more", stay, service)
-		}
+		steady[service] = []target.Target{stay}
+	}
+	if missing := exact.Compare(w.rig.Registered(services...), steady, nil).Missing; len(missing) > 0 {
+		w.Errorf("not registered any more: %v", missing)
 	}
 }
 
@@ -222,7 +225,7 @@ func (w *world) restartEngine() {
 }
 
 // wanted returns what should be registered now, by service, from the engine's own list.
-func (w *world) wanted() map[string][]target.Target {
+func (w *world) wanted() exact.Targets {
 	w.Helper()
 	docker := w.engine.Client
 	paused, err := docker.ContainerList(w.Context(), container.ListOptions{Filters: filters.NewArgs(filters.Arg("status", "paused"))})
@@ -238,7 +241,7 @@ func (w *world) wanted() map[string][]target.Target {
 	if err != nil {
 		w.Fatal(err)
 	}
-	want := map[string][]target.Target{}
+	want := exact.Targets{}
 	for _, c := range running {
 		if c.ID == w.leaving.ID {
 			continue

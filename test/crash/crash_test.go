@@ -14,6 +14,7 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/target"
+	"berth/test/exact"
 	"berth/test/harness"
 	"berth/test/rig"
 )
@@ -23,6 +24,9 @@ const doubt = 30 * time.Second
 
 // foreign are targets that are not berth's: another instance's, and this instance's on ports that no container has.
 var foreign = []target.Target{{ID: "i-0fffffffffffffff0", Port: 32768}, {ID: rig.Instance, Port: 9}, {ID: rig.Instance, Port: 80}}
+
+// ours reports whether a target may be berth's.
+func ours(t target.Target) bool { return t.ID == rig.Instance && !slices.Contains(foreign, t) }
 
 // instants returns how many times berth is killed, in all lanes together: $BERTH_CRASH_INSTANTS, or 200.
 func instants(t *testing.T) int {
@@ -160,12 +164,12 @@ func (l *lane) trouble(t *testing.T) {
 // every call that was made.
 func (l *lane) exact(t *testing.T) {
 	t.Helper()
-	want := map[string][]target.Target{}
+	want, others := exact.Targets{}, exact.Targets{}
 	for _, key := range []string{"web", "api"} {
-		want[key] = append(l.crew.wanted(t, key), foreign...)
+		want[key], others[key] = l.crew.wanted(t, key), foreign
 	}
 	harness.Eventually(t, doubt+harness.Patience, "exact targets after a kill", func() error {
-		return errors.Join(l.underWay(), l.rig.Exact("web", want["web"]...), l.rig.Exact("api", want["api"]...))
+		return errors.Join(l.underWay(), exact.Compare(l.rig.Registered("web", "api"), want, others).Err())
 	})
 	l.took = append(l.took, time.Since(l.born))
 	l.judge(t)
@@ -194,10 +198,8 @@ func (l *lane) judge(t *testing.T) {
 		}
 		l.writes++
 		l.outcomes[c.Outcome]++
-		for _, named := range c.Targets {
-			if slices.Contains(foreign, named) || named.ID != rig.Instance {
-				t.Errorf("%s at %s names %v, which is not berth's", c.Action, c.Time.Format(time.TimeOnly), named)
-			}
+		if others := exact.Foreign(&c, ours); len(others) > 0 {
+			t.Errorf("%s at %s names %v, which are not berth's", c.Action, c.Time.Format(time.TimeOnly), others)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing/synctest"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"berth/internal/elbsim"
 	"berth/pkg/discovery"
 	"berth/pkg/target"
+	"berth/test/exact"
 )
 
 const (
@@ -175,13 +175,13 @@ func (w *world) called(c elbsim.Call) {
 			service = s
 		}
 	}
+	if others := exact.Foreign(&c, ours); len(others) > 0 || service == "" {
+		w.problem("%s of %v in %q, of which %v are not ours", c.Action, c.Targets, service, others)
+		return
+	}
 	may, must := w.truth(survive-time.Second), w.truth(survive+patience)
 	for _, x := range c.Targets {
 		p := place{service, x.Port}
-		if x.ID != instance || x.Port < ephemeral || service == "" {
-			w.problem("%s of %v in %q, which is not ours", c.Action, x, service)
-			continue
-		}
 		// What is sent is decided when it is sent: it is what the watcher wants, not what it has wanted.
 		a := w.asked[p]
 		if a.wanted != (c.Action == "RegisterTargets") && c.Time.Sub(a.since) > moment {
@@ -273,30 +273,43 @@ func (w *world) checkWant(x target.Want) {
 // checkGroup looks at what is registered in a group: soon what the watcher wants and nothing else, where AWS answers;
 // and nothing for long that nobody serves, where the agent could know; and what is not ours, always.
 func (w *world) checkGroup(s string, may map[place]string) {
-	now, foreign, registered := time.Now(), 0, map[place]bool{}
-	settled := now.Sub(w.failed) > doubt && now.Sub(w.throttled) > time.Hour && s != w.withhold
-	for _, x := range w.sim.Registered(s) {
-		p := place{s, x.Port}
-		if x.ID != instance || x.Port < ephemeral {
-			foreign++
-			continue
-		}
-		registered[p] = true
-		if a := w.asked[p]; settled && !a.wanted && !w.unknown && now.Sub(laterOf(a.since, w.knownAt)) > prompt {
-			w.problem("%v is registered; it is not wanted since %s, and AWS is well since %s", p, clock(a.since), clock(w.failed))
-		}
-		if _, there := may[p]; !there && s != w.withhold && now.Sub(laterOf(w.served[p], w.calm)) > patience {
-			w.problem("%v is registered, and nobody has served it since %s", p, clock(w.served[p]))
+	now, registered, asked, served := time.Now(), exact.Registered(w.sim, s), exact.Targets{}, exact.Targets{}
+	for p, a := range w.asked {
+		if p.service == s && a.wanted {
+			asked[s] = append(asked[s], p.target())
 		}
 	}
-	if foreign != 2 {
-		w.problem("%d targets of others are left in %s; want 2", foreign, s)
+	for p := range may {
+		if p.service == s {
+			served[s] = append(served[s], p.target())
+		}
+	}
+	settled := now.Sub(w.failed) > doubt && now.Sub(w.throttled) > time.Hour && s != w.withhold
+	diff := exact.Compare(registered, asked, others(s))
+	for _, x := range diff.Gone {
+		w.problem("%v is gone, which is not ours", x)
+	}
+	for _, x := range diff.Stale {
+		p := place{s, x.Target.Port}
+		if !ours(x.Target) {
+			w.problem("%v is registered, which is not ours", x)
+		}
+		if a := w.asked[p]; settled && !w.unknown && now.Sub(laterOf(a.since, w.knownAt)) > prompt {
+			w.problem("%v is registered; it is not wanted since %s, and AWS is well since %s", p, clock(a.since), clock(w.failed))
+		}
+	}
+	for _, x := range exact.Compare(registered, served, others(s)).Stale {
+		p := place{s, x.Target.Port}
+		if s != w.withhold && now.Sub(laterOf(w.served[p], w.calm)) > patience {
+			w.problem("%v is registered, and nobody has served it since %s", p, clock(w.served[p]))
+		}
 	}
 	if !w.byHand.IsZero() && (now.Sub(w.byHand) < 10*time.Minute || w.seldom) || !settled {
 		return // it is found by looking
 	}
-	for p, a := range w.asked {
-		if p.service == s && a.wanted && !registered[p] && now.Sub(a.since) > prompt {
+	for _, x := range diff.Missing {
+		p := place{s, x.Target.Port}
+		if a := w.asked[p]; now.Sub(a.since) > prompt {
 			w.problem("%v is not registered; it is wanted since %s, and AWS is well since %s", p, clock(a.since), clock(w.failed))
 		}
 	}
@@ -327,23 +340,16 @@ func (w *world) quiesce() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	clear(w.leaving) // who runs now is a survivor
+	want, left := exact.Targets{}, exact.Targets{}
+	for p, id := range w.truth(0) {
+		if f, _ := w.engine.Facts(id); p.service != "" && f.State == "running" {
+			want[p.service] = append(want[p.service], p.target())
+		}
+	}
 	for _, s := range services {
-		want := []uint16{}
-		for p, id := range w.truth(0) {
-			if f, _ := w.engine.Facts(id); p.service == s && f.State == "running" {
-				want = append(want, p.port)
-			}
-		}
-		got := []uint16{}
-		for _, x := range w.sim.Registered(s) {
-			if x.ID == instance && x.Port >= ephemeral {
-				got = append(got, x.Port)
-			}
-		}
-		slices.Sort(want)
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			w.problem("when all is quiet: %v registered in %s; want %v", got, s, want)
-		}
+		left[s] = others(s)[s]
+	}
+	if err := exact.Compare(exact.Registered(w.sim, services...), want, left).Err(); err != nil {
+		w.problem("when all is quiet: %v", err)
 	}
 }

@@ -103,7 +103,7 @@ func (w *world) aws(what string) {
 		w.mu.Unlock()
 		for _, s := range services {
 			for _, x := range w.sim.Registered(s) {
-				if x.ID == instance && x.Port >= ephemeral && w.rand.IntN(2) == 0 {
+				if ours(x) && w.rand.IntN(2) == 0 {
 					_ = w.sim.Deregister(s, x) // it is there: it was listed
 				}
 			}

@@ -27,6 +27,7 @@ import (
 	"berth/pkg/discovery/enginetest"
 	"berth/pkg/target"
 	"berth/test/agenttest"
+	"berth/test/exact"
 )
 
 const (
@@ -46,6 +47,16 @@ const careful = "careful"
 type place struct {
 	service string
 	port    uint16
+}
+
+func (p place) target() target.Target { return target.Target{ID: instance, Port: p.port} }
+
+// ours reports whether a target may be the agent's.
+func ours(t target.Target) bool { return t.ID == instance && t.Port >= ephemeral }
+
+// others is what is registered in a group from the beginning and is not ours.
+func others(service string) exact.Targets {
+	return exact.Targets{service: {{ID: stranger, Port: 40000}, {ID: instance, Port: 9}}}
 }
 
 // world is one host and its account.
@@ -138,7 +149,7 @@ func newWorld(seed uint64) *world {
 		if _, err := w.sim.AddGroup(elbsim.Group{Name: s, DeregistrationDelay: time.Hour}); err != nil {
 			w.problem("add a group: %v", err)
 		}
-		if err := w.sim.Register(s, target.Target{ID: stranger, Port: 40000}, target.Target{ID: instance, Port: 9}); err != nil {
+		if err := w.sim.Register(s, others(s)[s]...); err != nil {
 			w.problem("register what is not ours: %v", err)
 		}
 	}
@@ -191,7 +202,7 @@ func (w *world) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	core, err := agent.NewCore(ctx, o)
 	if err != nil {
-		panic(err) // nothing of the options depends on the life
+		panic(err) //nolint:forbidigo // nothing of the options depends on the life
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- core.Run(ctx) }()

@@ -23,6 +23,7 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/target"
+	"berth/test/exact"
 	"berth/test/harness"
 )
 
@@ -191,13 +192,18 @@ func TargetsOf(t testing.TB, containers ...*harness.Container) []target.Target {
 	return out
 }
 
+// Registered returns what is registered in groups, by the test's keys.
+func (r *Rig) Registered(keys ...string) exact.Targets {
+	out := exact.Targets{}
+	for _, key := range keys {
+		out[key] = r.Sim.Registered(r.Group(key))
+	}
+	return out
+}
+
 // Exact returns nil if exactly these targets are registered in the group.
 func (r *Rig) Exact(key string, want ...target.Target) error {
-	slices.SortFunc(want, target.Target.Compare)
-	if got := r.Sim.Registered(r.Group(key)); !slices.Equal(got, want) {
-		return fmt.Errorf("registered in %s: %v; want %v", key, got, want)
-	}
-	return nil
+	return exact.Compare(r.Registered(key), exact.Targets{key: want}, nil).Err()
 }
 
 // WaitExact waits until exactly these targets are registered in the group.
