@@ -88,8 +88,13 @@ func Reader(path string, getenv func(string) string) func() (*config.Config, err
 
 // Await waits until something holds, and returns an error that names it if that takes more than a minute.
 func Await(what string, holds func() bool) error {
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	tick, late := time.NewTicker(5*time.Millisecond), time.NewTimer(time.Minute)
+	defer tick.Stop()
+	defer late.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-late.C:
 			return fmt.Errorf("not within a minute: %s", what)
 		}
 	}

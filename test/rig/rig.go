@@ -9,6 +9,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -22,13 +23,15 @@ import (
 	"go.uber.org/goleak"
 
 	"berth/internal/elbsim"
+	"berth/pkg/discovery"
 	"berth/pkg/target"
+	"berth/test/agenttest"
 	"berth/test/exact"
 	"berth/test/harness"
 )
 
 // Label is the label that brings a container into target groups.
-const Label = "berth.targets"
+const Label = discovery.TargetsLabel
 
 // Options say what a rig is made of.
 type Options struct {
@@ -61,7 +64,7 @@ type Rig struct {
 }
 
 // Instance is the instance that every rig's host is.
-const Instance = "i-0123456789abcdef0"
+const Instance = agenttest.Instance
 
 // New sets a rig up. All of it ends with the test.
 func New(t testing.TB, o Options) *Rig {
@@ -78,28 +81,12 @@ func New(t testing.TB, o Options) *Rig {
 		// Never 0: AWS's answers trail behind its deeds.
 		o.Sim.Lags = &elbsim.Lags{Register: 200 * time.Millisecond, Deregister: 500 * time.Millisecond, Describe: 100 * time.Millisecond}
 	}
-	// Short, for a unix socket's path has at most 107 bytes.
-	dir, err := os.MkdirTemp("", "berth-rig-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("remove the rig's directory: %v", err)
-		}
-	})
-	r := &Rig{Engine: o.Engine, Sim: elbsim.New(o.Sim), names: map[string]string{}, dir: dir, config: filepath.Join(dir, "berth.yaml"), env: o.Env}
+	dir := agenttest.ShortDir(t)
+	r := &Rig{Engine: o.Engine, Sim: elbsim.New(o.Sim), names: map[string]string{}, dir: dir, config: agenttest.ConfigFile(dir), env: o.Env}
 	for _, group := range o.Groups {
 		r.addGroup(t, group)
 	}
-	if r.Server, err = elbsim.Start(r.Sim, elbsim.Listen{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Server.Close(); err != nil {
-			t.Errorf("end elbsim: %v", err)
-		}
-	})
+	r.Server = agenttest.Serve(t, r.Sim)
 	r.Configure(t, r.YAML(o.Rules, o.Config))
 	return r
 }
@@ -131,21 +118,11 @@ func (r *Rig) addGroup(t testing.TB, group elbsim.Group) {
 
 // YAML returns a configuration that names all groups of the rig, with rules by the test's keys, and more settings.
 func (r *Rig) YAML(rules map[string]string, more string) string {
-	var b strings.Builder
-	b.WriteString("target_groups:\n")
-	for key, name := range r.names {
-		fmt.Fprintf(&b, "  %s:", name)
-		if rules[key] == "" {
-			b.WriteString(" {}\n")
-			continue
-		}
-		b.WriteString("\n")
-		for line := range strings.Lines(strings.TrimSpace(rules[key]) + "\n") {
-			b.WriteString("    " + line)
-		}
+	named := map[string]string{}
+	for key, rule := range rules {
+		named[r.Group(key)] = rule
 	}
-	b.WriteString(more)
-	return b.String()
+	return agenttest.Groups(slices.Sorted(maps.Values(r.names)), named) + more
 }
 
 // Configure writes the configuration file. A running agent does not see it before it reloads.
