@@ -1,12 +1,7 @@
 package cli
 
 import (
-	"context"
-	"io"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +38,6 @@ func TestRun_stoppedWithACallInFlight(t *testing.T) {
 			}
 
 			agent := startRun(t, dir, engine)
-			agent.until(t, "the agent ready", func() bool { _, err := os.Stat(filepath.Join(dir, "b.sock")); return err == nil })
 			fault := tt.fault
 			fault.Action = "RegisterTargets"
 			id, err := sim.AddFault(fault)
@@ -67,7 +61,7 @@ func TestRun_stoppedWithACallInFlight(t *testing.T) {
 			if n := struck(sim, id); n != 1 {
 				t.Errorf("%d calls; want the one in flight alone", n)
 			}
-			ledger, err := ledger.Peek(filepath.Join(dir, "state"))
+			ledger, err := ledger.Peek(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,51 +75,11 @@ func TestRun_stoppedWithACallInFlight(t *testing.T) {
 				got := sim.Registered("web")
 				return len(got) == 2 && slices.Contains(got, first) && slices.Contains(got, second)
 			})
-			next.stop()
-			if code := <-next.ended; code != 0 {
-				t.Errorf("the next agent ended with %d", code)
-			}
+			next.end(t)
 			if calls := sim.CallsOf("DeregisterTargets"); len(calls) > 0 {
 				t.Errorf("deregistered: %v; want no target to move", calls)
 			}
 		})
-	}
-}
-
-// running is `berth run` in this process.
-type running struct {
-	stop  func()
-	ended chan int
-}
-
-func startRun(t *testing.T, dir string, engine *enginetest.Engine) *running {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	r := &running{stop: cancel, ended: make(chan int, 1)}
-	args := []string{
-		"run", "--target-group", "web", "--state-dir", filepath.Join(dir, "state"), "--control-socket", filepath.Join(dir, "b.sock"),
-		"--listen", "127.0.0.1:0", "--status-listen", "127.0.0.1:0",
-	}
-	go func() {
-		r.ended <- execute(ctx, args, &environment{
-			stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, getenv: func(string) string { return "" }, engine: engine,
-		})
-	}()
-	return r
-}
-
-// until waits for something, and fails the test if the agent ends before.
-func (r *running) until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
-		select {
-		case code := <-r.ended:
-			t.Fatalf("the agent ended with %d before: %s", code, what)
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
-		}
 	}
 }
 

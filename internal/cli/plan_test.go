@@ -91,3 +91,16 @@ func TestPlan_labels(t *testing.T) {
 		t.Errorf("printed %q; want %q", out.String(), want)
 	}
 }
+
+func readDir(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}

@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"context"
 	"net"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,18 +22,7 @@ func TestRun_tellsSystemd(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
 	t.Setenv("WATCHDOG_USEC", "300000")
 
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var code atomic.Int32
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var out strings.Builder
-		code.Store(int32(execute(ctx, []string{
-			"run", "--target-group", "web", "--state-dir", filepath.Join(dir, "state"), "--docker-socket", filepath.Join(dir, "no-docker.sock"),
-			"--control-socket", filepath.Join(dir, "b.sock"), "--listen", "127.0.0.1:0", "--status-listen", "127.0.0.1:0",
-		}, &environment{stdin: strings.NewReader(""), stdout: &out, stderr: &out, getenv: func(string) string { return "" }})))
-	}()
+	agent := startRun(t, dir, nil)
 
 	// Docker is not there: it says so, lives, and is not ready (that would take half a minute).
 	seen := map[string]bool{}
@@ -55,7 +42,7 @@ func TestRun_tellsSystemd(t *testing.T) {
 			t.Errorf("told %q without Docker", state)
 		}
 	}
-	stop()
+	agent.stop()
 	for state := ""; !strings.HasPrefix(state, "STOPPING=1"); {
 		n, err := socket.Read(buf)
 		if err != nil {
@@ -63,8 +50,5 @@ func TestRun_tellsSystemd(t *testing.T) {
 		}
 		state = string(buf[:n])
 	}
-	<-done
-	if code.Load() != 0 {
-		t.Errorf("berth run = %d; want 0", code.Load())
-	}
+	agent.end(t)
 }

@@ -11,20 +11,18 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"go.uber.org/zap"
 
 	"berth/internal/elbsim"
 	"berth/pkg/agent"
-	"berth/pkg/config"
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
 	"berth/pkg/host"
 	"berth/pkg/registrar/elb"
 	"berth/pkg/registrar/ledger"
 	"berth/pkg/target"
+	"berth/test/agenttest"
 )
 
 func hostOf(ts *testscript.TestScript) *scriptHost { return ts.Value(scriptKey{}).(*scriptHost) }
@@ -32,36 +30,18 @@ func hostOf(ts *testscript.TestScript) *scriptHost { return ts.Value(scriptKey{}
 // scriptAgent runs the agent as runAgent does, on the engine in memory.
 func scriptAgent(ts *testscript.TestScript, _ bool, _ []string) {
 	h := hostOf(ts)
-	read := func() (*config.Config, error) {
-		return config.Load(config.Options{ConfigPath: h.config, Getenv: ts.Getenv})
-	}
+	read := agenttest.Reader(h.config, ts.Getenv)
 	cfg, err := read()
 	ts.Check(err)
-	a, err := agent.New(context.Background(), agent.Options{
-		Config: cfg, Read: read, Log: zap.NewNop(), Level: zap.NewAtomicLevel(), BootID: host.BootID(), Engine: h.engine,
-	})
+	a, err := agenttest.Run(agent.Options{Config: cfg, Read: read, BootID: host.BootID(), Engine: h.engine}, nil)
 	ts.Check(err)
 	h.agent = a
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
-	h.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := errors.Join(<-ended, a.Close()); err != nil {
+	h.stop = func() {
+		if err := a.Stop(); err != nil {
 			ts.Logf("agent: %v", err)
 		}
-	})
-	eventually(ts, "the agent ready", func() bool { return a.Readiness().Ready })
-}
-
-func eventually(ts *testscript.TestScript, what string, holds func() bool) {
-	deadline := time.Now().Add(time.Minute)
-	for !holds() {
-		if time.Now().After(deadline) {
-			ts.Fatalf("not within a minute: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
+	ts.Check(agenttest.Await("the agent ready", func() bool { return a.Readiness().Ready }))
 }
 
 func scriptContainer(ts *testscript.TestScript, _ bool, args []string) {
@@ -128,7 +108,7 @@ func scriptRegistered(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) > 1 {
 		group = args[1]
 	}
-	eventually(ts, args[0]+" targets in "+group, func() bool { return len(hostOf(ts).sim.Registered(group)) == want })
+	ts.Check(agenttest.Await(args[0]+" targets in "+group, func() bool { return len(hostOf(ts).sim.Registered(group)) == want }))
 }
 
 func scriptForeign(ts *testscript.TestScript, _ bool, args []string) {
@@ -162,7 +142,7 @@ func scriptDockerFails(ts *testscript.TestScript, _ bool, args []string) {
 func scriptDrains(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	eventually(ts, args[0]+" drains", func() bool {
+	ts.Check(agenttest.Await(args[0]+" drains", func() bool {
 		n := 0
 		for _, d := range hostOf(ts).agent.Status().Drains {
 			if d.Cause != discovery.CauseStopSignal {
@@ -170,7 +150,7 @@ func scriptDrains(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 		return n == want
-	})
+	}))
 }
 
 // scriptRewrite replaces the target groups of the configuration; the rest stays.

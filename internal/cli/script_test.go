@@ -17,7 +17,6 @@ import (
 	"go.uber.org/goleak"
 
 	"berth/internal/elbsim"
-	"berth/pkg/agent"
 	"berth/pkg/discovery/enginetest"
 	"berth/test/agenttest"
 )
@@ -34,7 +33,7 @@ func TestMain(m *testing.M) {
 
 // scriptHost is the host that a script runs on: an agent of this process between a Docker engine in memory and elbsim.
 type scriptHost struct {
-	agent  *agent.Agent
+	agent  *agenttest.Agent
 	sim    *elbsim.Sim
 	engine *enginetest.Engine
 	config string
@@ -89,15 +88,6 @@ func TestScript(t *testing.T) {
 	})
 }
 
-const scriptConfig = `target_groups: {web: {}, dns: {}}
-listen: 127.0.0.1:0
-status_listen: 127.0.0.1:0
-control_socket: %[1]s/c.sock
-state_dir: %[1]s/state
-docker: {socket: %[1]s/d.sock}
-drain: {shutdown_max_wait: 2s}
-`
-
 func setUpScript(env *testscript.Env) error {
 	dir, err := os.MkdirTemp("", "berth-script-") // short: a socket's path has at most 107 bytes
 	if err != nil {
@@ -107,10 +97,11 @@ func setUpScript(env *testscript.Env) error {
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // so that it is the files in it that nobody may not use
 		return err
 	}
-	h := &scriptHost{engine: enginetest.New(), config: filepath.Join(dir, "berth.yaml"), ids: map[string]string{}, stop: func() {}}
+	h := &scriptHost{engine: enginetest.New(), config: agenttest.ConfigFile(dir), ids: map[string]string{}, stop: func() {}}
 	env.Defer(func() { h.stop() })
 	env.Values[scriptKey{}] = h
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.WriteFile(h.config, fmt.Appendf(nil, scriptConfig, dir), 0o644)); err != nil {
+	yaml := agenttest.YAML(dir, []string{"web", "dns"}, fmt.Sprintf("docker: {socket: %s/d.sock}\ndrain: {shutdown_max_wait: 2s}\n", dir))
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.WriteFile(h.config, []byte(yaml), 0o644)); err != nil {
 		return err
 	}
 	h.sim = elbsim.New(elbsim.Config{Lags: &elbsim.Lags{Register: 50 * time.Millisecond, Deregister: 50 * time.Millisecond}})

@@ -18,7 +18,7 @@ func TestAgent_seqGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	api := client.New(filepath.Join(dir, "b.sock"), "")
 	defer api.Close()
-	stop := beginRun(t, dir)
+	agent := startRun(t, dir, nil)
 	var last uint64
 	for range 3 { // each is published
 		drained, err := api.Drain(t.Context(), status.DrainRequestV1{Host: true})
@@ -38,8 +38,8 @@ func TestAgent_seqGoesOn(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &result); err != nil || code != 0 || result.Drains[0].Seq <= last {
 		t.Fatalf("drain --all: %d, %s, %s, %v; want a seq above %d", code, out, stderr, err, last)
 	}
-	stop()
-	defer beginRun(t, dir)()
+	agent.end(t)
+	defer startRun(t, dir, nil).end(t)
 	for {
 		s, err := api.Status(t.Context(), client.StatusQuery{})
 		if err == nil && s.Seq > 0 {

@@ -145,7 +145,7 @@ func TestShutdownDrain_saysWhatItCannotRemove(t *testing.T) {
 func TestShutdownDrain_byAgent(t *testing.T) {
 	agenttest.Account(t, "web")
 	dir := t.TempDir()
-	stop := beginRun(t, dir)
+	agent := startRun(t, dir, nil)
 	// Without Docker no group can act on anything: that is said after the longest wait, and nothing is asked of the
 	// ledger, which the agent holds.
 	code, stdout, stderr := shutdown(t, "stopping", dir)
@@ -164,7 +164,7 @@ func TestShutdownDrain_byAgent(t *testing.T) {
 	if drains, err = os.ReadFile(filepath.Join(dir, "drains.json")); err != nil || strings.Contains(string(drains), `"shutdown"`) {
 		t.Errorf("drains on disk after undrain --all: %s (%v), %s; want none", drains, err, undrain.stderr)
 	}
-	stop()
+	agent.end(t)
 }
 
 // An agent to which the metadata service does not answer knows of nothing that is registered: its host is not drained, and
@@ -181,7 +181,7 @@ func TestShutdownDrain_agentNotConnected(t *testing.T) {
 	const endpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 	answering := os.Getenv(endpoint)
 	t.Setenv(endpoint, "http://"+silent.Addr().String())
-	stop := beginRun(t, dir)
+	agent := startRun(t, dir, nil)
 	t.Setenv(endpoint, answering)
 	code, stdout, stderr := shutdown(t, "stopping", dir)
 	if code != 0 || !strings.Contains(stderr, "does not know yet what is registered; working from the ledger") || !strings.Contains(stdout, "deregistered 1 targets") {
@@ -190,42 +190,5 @@ func TestShutdownDrain_agentNotConnected(t *testing.T) {
 	if left := sim.Registered("web"); len(left) != 0 {
 		t.Errorf("%v is registered; want nothing", left)
 	}
-	stop()
-}
-
-// beginRun runs an agent without a Docker whose state and socket are in dir, until stop is called.
-func beginRun(t *testing.T, dir string) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan int, 1)
-	env := &environment{stdin: strings.NewReader(""), stdout: &strings.Builder{}, stderr: &strings.Builder{}, getenv: func(string) string { return "" }}
-	go func() {
-		done <- execute(ctx, []string{
-			"run", "--target-group", "web", "--state-dir", dir, "--docker-socket", filepath.Join(dir, "no-docker.sock"),
-			"--control-socket", filepath.Join(dir, "b.sock"), "--listen", "127.0.0.1:0", "--status-listen", "127.0.0.1:0",
-		}, env)
-	}()
-	for !slices.ContainsFunc(readDir(t, dir), func(name string) bool { return name == "b.sock" }) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	return func() {
-		t.Helper()
-		cancel()
-		if code := <-done; code != 0 {
-			t.Errorf("berth run = %d: %v", code, env.stderr)
-		}
-	}
-}
-
-func readDir(t *testing.T, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
+	agent.end(t)
 }

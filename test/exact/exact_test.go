@@ -65,7 +65,9 @@ func TestCompare(t *testing.T) {
 			"not exact: somebody else's and gone: [" + other + ":1 in web]",
 		},
 		"another's that nobody expects": {
-			Targets{"web": at(other, 1)}, nil, nil,
+			Targets{"web": at(other, 1)},
+			nil,
+			nil,
 			Diff{Stale: []Place{{"web", at(other, 1)[0]}}},
 			"not exact: registered and should not be: [" + other + ":1 in web]",
 		},
