@@ -263,6 +263,9 @@ func (a *Core) Host() status.Host {
 	return h
 }
 
+// Groups is what the registrar knows of the target groups, and a channel that closes when that changes.
+func (a *Core) Groups() (*registrar.Snapshot, <-chan struct{}) { return a.registrar.Snapshot() }
+
 // Stream is the state of the connection to Docker.
 func (a *Core) Stream() discovery.Stream { return a.watcher.Stream() }
 

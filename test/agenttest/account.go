@@ -57,9 +57,6 @@ func Serve(t testing.TB, sim *elbsim.Sim) *elbsim.Server {
 // the process has no say.
 func AWS(sim *elbsim.Sim) agent.AWS { return awsOf(sim, imds.ClientEnabled) }
 
-// Disconnected is AWS to a host whose metadata service is disabled: its configuration has to say which instance it is.
-func Disconnected(sim *elbsim.Sim) agent.AWS { return awsOf(sim, imds.ClientDisabled) }
-
 func awsOf(sim *elbsim.Sim, metadata imds.ClientEnableState) agent.AWS {
 	transport := sim.TransportFor(Instance)
 	return agent.AWS{

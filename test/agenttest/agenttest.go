@@ -7,7 +7,7 @@
 //	start.go      an agent between them, until it is stopped
 //
 // With sockets, as operators run it: Account, then Start with the options of Host. Without any, which works inside synctest
-// bubbles: Memory, with AWS or Disconnected.
+// bubbles: Run or RunCore with the options of Memory or Disconnected.
 package agenttest
 
 import (

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -49,6 +50,14 @@ func Memory(engine discovery.Engine, sim *elbsim.Sim, groups ...config.Group) ag
 		Config: cfg, Engine: engine, AWS: AWS(sim), BootID: "boot",
 		Ledger: ledger.NewMemory(), Drains: &Drains{}, Listeners: NewNetwork().Listen,
 	}
+}
+
+// Disconnected returns the options of Memory on a host whose metadata service is disabled; its configuration says which
+// instance it is. To poll that service every few seconds would take longer than all else in fake time.
+func Disconnected(engine discovery.Engine, sim *elbsim.Sim, groups ...config.Group) agent.Options {
+	o := Memory(engine, sim, groups...)
+	o.Config.InstanceID, o.Config.Region, o.AWS = Instance, sim.Region(), awsOf(sim, imds.ClientDisabled)
+	return o
 }
 
 // Group is a group of the configuration that is called like its target group and takes labelled containers.
@@ -109,15 +118,35 @@ func Run(o agent.Options, dial Dial) (*Agent, error) {
 		return nil, err
 	}
 	a.Client = client.NewDial(dial, o.Config.ControlSocket, "")
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- a.Agent.Run(ctx) }()
+	end := background(a.Agent.Run)
 	a.stop = sync.OnceValue(func() error {
 		a.Client.Close()
-		cancel()
-		return errors.Join(<-ended, a.Close())
+		return errors.Join(end(), a.Close())
 	})
 	return a, nil
+}
+
+// RunCore starts a Core. The caller must call stop, once.
+func RunCore(o agent.Options) (core *agent.Core, stop func() error, err error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if core, err = agent.NewCore(context.Background(), o); err != nil {
+		return nil, nil, err
+	}
+	end := background(core.Run)
+	return core, func() error { return errors.Join(end(), core.Close()) }, nil
+}
+
+// background runs something until end is called, which waits for it.
+func background(run func(context.Context) error) (end func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	return func() error {
+		cancel()
+		return <-ended
+	}
 }
 
 // Stop ends the agent and waits for that. It may be called more than once.

@@ -2,42 +2,36 @@ package aws
 
 import (
 	"cmp"
-	"context"
-	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	awssdk "github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
 	"berth/internal/elbsim"
-	"berth/pkg/discovery"
+	"berth/pkg/agent"
+	"berth/pkg/config"
 	"berth/pkg/discovery/enginetest"
 	"berth/pkg/registrar"
-	"berth/pkg/registrar/elb"
-	"berth/pkg/registrar/ledger"
+	"berth/test/agenttest"
 	"berth/test/rig"
 )
 
 const region = "eu-central-1"
 
-// host is one host in fake time: an engine, an account, and the agent's two halves put together as cmd/agent does it.
+// host is one host in fake time: an engine, an account, and the agent's core between them.
 type host struct {
 	*testing.T
 	engine *enginetest.Engine
 	sim    *elbsim.Sim
-	watch  *discovery.Watcher
-	reg    *registrar.Registrar
+	agent  *agent.Core
 	logs   *observer.ObservedLogs
 }
 
 // inFakeTime runs f on a host whose configuration names these groups, all of which take labelled containers.
-func inFakeTime(t *testing.T, account elbsim.Config, groups []elb.Group, prepare func(*elbsim.Sim), f func(*host)) {
+func inFakeTime(t *testing.T, account elbsim.Config, groups []config.Group, prepare func(*elbsim.Sim), f func(*host)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		account.Instance.ID = rig.Instance
@@ -46,45 +40,21 @@ func inFakeTime(t *testing.T, account elbsim.Config, groups []elb.Group, prepare
 		prepare(h.sim)
 		core, logs := observer.New(zap.InfoLevel)
 		h.logs = logs
-		api := elb.NewAPI(configOf(h.sim))
-		h.reg = registrar.New(func(context.Context) (elb.API, elb.Self, error) {
-			return api, elb.Self{InstanceID: rig.Instance, Region: h.sim.Region(), VPC: "vpc-0123456789abcdef0"}, nil
-		}, ledger.NewMemory(), registrar.Options{BootID: "boot", Log: zap.New(core)})
-		var rules []discovery.Rule
-		for _, g := range groups {
-			rules = append(rules, discovery.Rule{Group: g.Key})
-		}
-		publish := func(s *discovery.Snapshot) {
-			h.reg.Apply(registrar.Desired{
-				Seq: s.Seq, Generation: s.Generation, Groups: groups, Wants: s.Wants, Allotted: s.Allotted, Unknown: s.Unknown,
-			})
-		}
+		o := agenttest.Disconnected(h.engine, h.sim, groups...)
+		o.Log = zap.New(core)
+		var stop func() error
 		var err error
-		if h.watch, err = discovery.New(h.engine, noDrains{}, publish, discovery.Options{Rules: rules, BootID: "boot"}); err != nil {
+		if h.agent, stop, err = agenttest.RunCore(o); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		var parts sync.WaitGroup
-		parts.Go(func() { _ = h.watch.Run(ctx) }) // ends with ctx alone
-		parts.Go(func() { _ = h.reg.Run(ctx) })
-		defer func() { cancel(); parts.Wait() }()
+		defer func() {
+			if err := stop(); err != nil {
+				t.Errorf("agent: %v", err)
+			}
+		}()
 		f(h)
 	})
 }
-
-// configOf is a configuration of the SDK that reaches a Sim without sockets.
-func configOf(sim *elbsim.Sim) awssdk.Config {
-	return awssdk.Config{
-		Region: sim.Region(), HTTPClient: &http.Client{Transport: sim.TransportFor(rig.Instance)},
-		Credentials: credentials.NewStaticCredentialsProvider("AKIDTEST", "secret", ""),
-	}
-}
-
-// noDrains is a store of drains that keeps none.
-type noDrains struct{}
-
-func (noDrains) Load() ([]discovery.Drain, error) { return nil, nil }
-func (noDrains) Save([]discovery.Drain) error     { return nil }
 
 // after lets fake time pass, and everything settle.
 func (h *host) after(d time.Duration) {
@@ -100,7 +70,7 @@ func (h *host) run(groups ...string) string {
 // group returns the state of the group that a key names.
 func (h *host) group(key string) registrar.GroupStatus {
 	h.Helper()
-	s, _ := h.reg.Snapshot()
+	s, _ := h.agent.Groups()
 	for _, g := range s.Groups {
 		for _, k := range g.Keys {
 			if k == key {

@@ -14,9 +14,10 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/internal/elbsim/iam"
+	"berth/pkg/config"
 	agenthost "berth/pkg/host"
 	"berth/pkg/registrar"
-	"berth/pkg/registrar/elb"
+	"berth/test/agenttest"
 	"berth/test/rig"
 )
 
@@ -81,7 +82,8 @@ func (d document) policy(t *testing.T) *iam.Policy {
 // and how many calls were denied.
 func liveUnder(t *testing.T, region string, p *iam.Policy) (problems []string, denied int) {
 	t.Helper()
-	groups := []elb.Group{{Key: "web", Name: "web-prod", Source: "/etc/berth/berth.yaml:2"}}
+	web := agenttest.Group("web")
+	web.Name, web.Source = "web-prod", "/etc/berth/berth.yaml:2"
 	prepare := func(sim *elbsim.Sim) {
 		if _, err := sim.AddGroup(elbsim.Group{Name: "web-prod", Tags: map[string]string{"berth": "true"}}); err != nil {
 			t.Fatal(err)
@@ -89,7 +91,7 @@ func liveUnder(t *testing.T, region string, p *iam.Policy) (problems []string, d
 		sim.SetAutoScaling(elbsim.AutoScaling{Group: "asg", Hooks: []elbsim.LifecycleHook{{Name: "out", Transition: "autoscaling:EC2_INSTANCE_TERMINATING"}}})
 		sim.SetPolicy(p)
 	}
-	inFakeTime(t, elbsim.Config{Region: region}, groups, prepare, func(h *host) {
+	inFakeTime(t, elbsim.Config{Region: region}, []config.Group{web}, prepare, func(h *host) {
 		status := func() {
 			if g := h.group("web"); g.State != registrar.StateOK {
 				problems = append(problems, "status: "+g.State+": "+g.Err+" ("+g.Change+")")
@@ -108,8 +110,12 @@ func liveUnder(t *testing.T, region string, p *iam.Policy) (problems []string, d
 		}
 		problems = append(problems, h.said()...)
 		status()
+		api, err := agenttest.AWS(h.sim).Client(h.Context(), h.sim.Region())
+		if err != nil {
+			h.Fatal(err)
+		}
 		hook := &agenthost.Hook{
-			API: agenthost.NewHookAPI(configOf(h.sim)), Log: zap.NewNop(), Instance: rig.Instance, Transition: agenthost.Terminating,
+			API: agenthost.NewHookAPI(api), Log: zap.NewNop(), Instance: rig.Instance, Transition: agenthost.Terminating,
 		}
 		for _, do := range []error{hook.Heartbeat(h.Context()), hook.Complete(h.Context())} {
 			if do != nil {
@@ -187,14 +193,15 @@ func TestPolicy_narrow(t *testing.T) {
 			}
 		}
 	}
-	groups := []elb.Group{{Key: "web", Name: "untagged", Source: "/etc/berth/berth.yaml:2"}}
+	web := agenttest.Group("web")
+	web.Name, web.Source = "untagged", "/etc/berth/berth.yaml:2"
 	prepare := func(sim *elbsim.Sim) {
 		if _, err := sim.AddGroup(elbsim.Group{Name: "untagged", Tags: map[string]string{"berth": "false"}}); err != nil {
 			t.Fatal(err)
 		}
 		sim.SetPolicy(shipped(t).policy(t))
 	}
-	inFakeTime(t, elbsim.Config{}, groups, prepare, func(h *host) {
+	inFakeTime(t, elbsim.Config{}, []config.Group{web}, prepare, func(h *host) {
 		h.run("web")
 		h.after(time.Minute)
 		if n := len(h.sim.Registered("untagged")); n != 0 {

@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
+	"berth/pkg/config"
 	"berth/pkg/discovery"
-	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
+	"berth/test/agenttest"
 )
 
 // nothing are events of a container that change nothing, as Docker's engine emits them all day.
@@ -52,12 +53,12 @@ func TestIdle(t *testing.T) {
 		{5, 1000, 5000 * time.Second, 0},
 	} {
 		t.Run(fmt.Sprintf("%d groups, %d peers, %d events", tt.groups, tt.peers, tt.events), func(t *testing.T) {
-			var groups []elb.Group
+			var groups []config.Group
 			var keys []string
 			for i := range tt.groups {
 				key := fmt.Sprintf("group-%d", i)
 				keys = append(keys, key)
-				groups = append(groups, elb.Group{Key: key, Name: key})
+				groups = append(groups, agenttest.Group(key))
 			}
 			prepare := func(sim *elbsim.Sim) {
 				for _, key := range keys {

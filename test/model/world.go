@@ -18,8 +18,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
 	"berth/internal/elbsim"
 	"berth/pkg/agent"
 	"berth/pkg/config"
@@ -158,8 +156,7 @@ func newWorld(seed uint64) *world {
 	return w
 }
 
-// agentOptions are those of every agent of this host. The metadata service is disabled: to poll it every few
-// seconds would take longer than all else in a life.
+// agentOptions are those of every agent of this host.
 func (w *world) agentOptions() agent.Options {
 	var groups []config.Group
 	for _, s := range slices.Sorted(slices.Values(services)) {
@@ -169,9 +166,7 @@ func (w *world) agentOptions() agent.Options {
 		}
 		groups = append(groups, g)
 	}
-	o := agenttest.Memory(w.engine, w.sim, groups...)
-	o.Config.InstanceID, o.Config.Region = instance, w.sim.Region()
-	o.AWS, o.Log = agenttest.Disconnected(w.sim), zap.NewNop()
+	o := agenttest.Disconnected(w.engine, w.sim, groups...)
 	o.Wrap = w.observe
 	return o
 }
@@ -199,16 +194,12 @@ func (w *world) start() {
 	w.mu.Lock()
 	w.snapshot = nil
 	w.mu.Unlock()
-	ctx, cancel := context.WithCancel(context.Background())
-	core, err := agent.NewCore(ctx, o)
+	core, stop, err := agenttest.RunCore(o)
 	if err != nil {
 		panic(err) //nolint:forbidigo // nothing of the options depends on the life
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- core.Run(ctx) }()
 	w.agent, w.stop = core, func() {
-		cancel()
-		if err := <-ended; err != nil {
+		if err := stop(); err != nil {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.problem("the agent ended: %v", err)
