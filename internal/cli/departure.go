@@ -25,14 +25,14 @@ type departures struct {
 // for as long as the last departure would be.
 func (ds *departures) follow(ctx context.Context, api *client.Client) error {
 	open := slices.Clone(ds.all)
-	query := client.StatusQuery{Follow: ds.keys()}
+	query := client.StatusQuery{Follow: ds.groups()}
 	for len(open) > 0 {
 		s, err := api.Status(ctx, query)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			latest := slices.MaxFunc(open, func(a, b *status.Departure) int { return a.Latest.Compare(b.Latest) }).Latest
+			latest := slices.MaxFunc(open, func(a, b *status.Departure) int { return a.Latest().Compare(b.Latest()) }).Latest()
 			if time.Now().After(latest) {
 				return err
 			}
@@ -40,8 +40,9 @@ func (ds *departures) follow(ctx context.Context, api *client.Client) error {
 			ds.report.say("agent", "the agent does not answer; trying again: "+err.Error(), latest)
 		default:
 			ds.report.forget("agent")
-			open = ds.judge(open, &s)
-			query = client.StatusQuery{Follow: ds.keys(), After: s.Revision, Timeout: min(pollWait, ds.soon(open))}
+			var next time.Time
+			open, next = ds.judge(open, &s)
+			query = client.StatusQuery{Follow: ds.groups(), After: s.Revision, Timeout: waitUntil(next)}
 		}
 		if len(open) == 0 {
 			return nil
@@ -57,13 +58,14 @@ func (ds *departures) follow(ctx context.Context, api *client.Client) error {
 	return nil
 }
 
-// judge returns those that are still to be waited for.
-func (ds *departures) judge(open []*status.Departure, s *status.V1) []*status.Departure {
+// judge returns those that are still to be waited for, and when the first of them may be over by time alone: zero is never.
+func (ds *departures) judge(open []*status.Departure, s *status.V1) (left []*status.Departure, next time.Time) {
 	now := time.Now()
-	return slices.DeleteFunc(open, func(d *status.Departure) bool {
-		d.Judge(s, now)
-		ds.report.say(d.Label(), d.Why, d.Latest)
-		if !d.Phase.Over() && (ds.enough == nil || !ds.enough(d)) {
+	left = slices.DeleteFunc(open, func(d *status.Departure) bool {
+		phase, change := d.Judge(s, now)
+		ds.report.say(d.Label(), d.Reason().Why, d.Latest())
+		if !phase.Over() && (ds.enough == nil || !ds.enough(d)) {
+			next = status.Sooner(next, change)
 			return false
 		}
 		if ds.ended != nil {
@@ -72,27 +74,23 @@ func (ds *departures) judge(open []*status.Departure, s *status.V1) []*status.De
 		}
 		return true
 	})
+	return left, next
 }
 
-// soon is when the next departure may be over by time alone: what no change of the status announces.
-func (ds *departures) soon(open []*status.Departure) time.Duration {
-	soon := pollWait
-	for _, d := range open {
-		soon = min(soon, time.Until(d.Patience()))
-		if !d.OutAt.IsZero() && d.Phase == status.DrainingPhase {
-			soon = min(soon, 500*time.Millisecond)
-		}
-	}
-	return max(soon, pollPause)
-}
-
-func (ds *departures) keys() []string {
+func (ds *departures) groups() []string {
 	var keys []string
 	for _, d := range ds.all {
-		for key := range d.Keys {
-			keys = append(keys, key)
-		}
+		keys = append(keys, d.Groups()...)
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys)
+}
+
+// waitUntil is how long one question waits for a change, where the answer may change by time alone at next; zero: it does
+// not.
+func waitUntil(next time.Time) time.Duration {
+	if next.IsZero() {
+		return pollWait
+	}
+	return min(pollWait, max(time.Until(next), pollPause))
 }

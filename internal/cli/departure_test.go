@@ -4,12 +4,35 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
+
+// A question waits for a change no longer than until the judges' answer may change by time alone; nor is it asked again at
+// once.
+func TestWaitUntil(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		for _, tt := range []struct {
+			next time.Time
+			want time.Duration
+		}{
+			{time.Time{}, pollWait},
+			{now.Add(time.Hour), pollWait},
+			{now.Add(time.Second), time.Second},
+			{now.Add(time.Millisecond), pollPause},
+			{now.Add(-time.Second), pollPause},
+		} {
+			if got := waitUntil(tt.next); got != tt.want {
+				t.Errorf("%v from now: %v; want %v", tt.next.Sub(now), got, tt.want)
+			}
+		}
+	})
+}
 
 // What a person waits for who asks about 500 containers.
 func BenchmarkStatusCommand_500(b *testing.B) {

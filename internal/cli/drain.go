@@ -90,7 +90,7 @@ func (c *drainCommand) run(ctx context.Context, refs []string) error {
 	report := newReporter(c.env)
 	ds := &departures{report: report}
 	if !c.wait {
-		ds.enough = func(d *status.Departure) bool { return d.Phase == status.DrainingPhase }
+		ds.enough = func(d *status.Departure) bool { return d.Phase() == status.DrainingPhase }
 	}
 	requests := []status.DrainRequestV1{{Host: true, Reason: c.reason}}
 	if !c.all {
@@ -111,14 +111,16 @@ func (c *drainCommand) run(ctx context.Context, refs []string) error {
 		if drained.Warning != "" {
 			fmt.Fprintf(c.env.stderr, "berth: %s: %s\n", cmpHost(req.Container), status.Plain(drained.Warning))
 		}
-		d := &status.Departure{
-			Name: cmpHost(req.Container), Host: req.Host, Run: drained.Run, Seq: drained.Seq, Begun: begun,
-			Latest: begun.Add(actPatience), Settle: c.leave.settling(), Told: !c.wait,
+		o := status.DepartureOptions{
+			Before: &before, Seq: drained.Seq, Latest: begun.Add(actPatience), Settle: c.leave.settling(), Refusal: status.RefusalEndsActed,
 		}
 		if c.wait {
-			d.Latest = c.leave.latest(begun, drained)
+			o.Latest, o.Refusal = c.leave.latest(begun, drained), status.RefusalEndsLast
 		}
-		d.Before(&before)
+		d := status.HostDeparture(o)
+		if !req.Host {
+			d = status.RunDeparture(req.Container, drained.Run, o)
+		}
 		ds.all = append(ds.all, d)
 		results = append(results, &drainResult{Container: req.Container, Run: drained.Run, Drain: drained.Drain, Seq: drained.Seq})
 	}
@@ -142,11 +144,12 @@ func (c *drainCommand) conclude(all []*status.Departure, results []*drainResult)
 	var stuck []string
 	for i, d := range all {
 		r := results[i]
-		r.Phase, r.Why, r.Change = d.Phase, status.Plain(d.Why), status.Plain(d.Change)
-		if d.Phase == status.StuckPhase || d.Phase == status.LeavingPhase {
-			stuck = append(stuck, d.Label()+": not deregistered yet: "+d.Sentence())
+		why := d.Reason()
+		r.Phase, r.Why, r.Change = d.Phase(), status.Plain(why.Why), status.Plain(why.Change)
+		if r.Phase == status.StuckPhase || r.Phase == status.LeavingPhase {
+			stuck = append(stuck, d.Label()+": not deregistered yet: "+why.Sentence())
 		} else if !c.asJSON {
-			fmt.Fprintf(c.env.stdout, "%s: drained: %s\n", d.Label(), status.Plain(d.Why))
+			fmt.Fprintf(c.env.stdout, "%s: drained: %s\n", d.Label(), r.Why)
 		}
 	}
 	if c.asJSON {
@@ -252,16 +255,18 @@ func (c *undrainCommand) say(ref string, v *status.UndrainedV1) {
 func (c *undrainCommand) acted(ctx context.Context, api *client.Client, seq uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, actPatience)
 	defer cancel()
+	wanted := status.WantsArrival(seq)
 	query := client.StatusQuery{}
 	for {
 		s, err := api.Status(ctx, query)
 		if err != nil {
 			return err
 		}
-		if status.Behind(&s, seq, false, func(*status.GroupV1) bool { return true }) == "" {
+		outcome, next := wanted.Judge(&s, time.Now())
+		if outcome == status.Reached {
 			return nil
 		}
-		query = client.StatusQuery{After: s.Revision, Timeout: pollWait}
+		query = client.StatusQuery{After: s.Revision, Timeout: waitUntil(next)}
 		select {
 		case <-time.After(pollPause / 4):
 		case <-ctx.Done():

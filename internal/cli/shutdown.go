@@ -113,26 +113,26 @@ func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) error {
 	if err != nil {
 		return err
 	}
-	d := &status.Departure{Name: "the host", Host: true, Seq: drained.Seq, Begun: begun, Latest: latest}
-	d.Sight = begun.Add(latest.Sub(begun) / sightShare) // the ledger needs the rest of what is left for it
+	o := status.DepartureOptions{Before: &before, Seq: drained.Seq, Latest: latest}
+	o.Sight = begun.Add(latest.Sub(begun) / sightShare) // the ledger needs the rest of what is left for it
 	if wait, ok := drained.Wait(); ok {
-		d.Latest = begun.Add(wait) // it may have been reloaded since the file was changed
+		o.Latest = begun.Add(wait) // it may have been reloaded since the file was changed
 	}
-	d.Before(&before)
+	d := status.HostDeparture(o)
 	report := newReporter(c.env)
-	following, cancel := context.WithDeadline(ctx, d.Latest.Add(answerPatience))
+	following, cancel := context.WithDeadline(ctx, o.Latest.Add(answerPatience))
 	defer cancel()
 	if err := (&departures{report: report, all: []*status.Departure{d}}).follow(following, api); err != nil {
 		return err
 	}
 	report.clear()
-	if d.Phase == status.StuckPhase && d.Blind {
-		return errors.New(d.Why)
+	if d.Phase() == status.StuckPhase && d.Blind() {
+		return errors.New(d.Reason().Why)
 	}
-	if d.Phase == status.StuckPhase {
-		return exit(exitFailure, errors.New("not deregistered: "+d.Sentence()))
+	if d.Phase() == status.StuckPhase {
+		return exit(exitFailure, errors.New("not deregistered: "+d.Reason().Sentence()))
 	}
-	fmt.Fprintf(c.env.stdout, "the host is drained: %s\n", status.Plain(d.Why))
+	fmt.Fprintf(c.env.stdout, "the host is drained: %s\n", status.Plain(d.Reason().Why))
 	return nil
 }
 

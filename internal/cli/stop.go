@@ -54,9 +54,11 @@ type stopCommand struct {
 
 // stop is one container on its way.
 type stop struct {
-	status.Departure
-	held *client.Held
-	once sync.Once // who speaks first of the agent's going away and of the departure's end
+	*status.Departure
+	ref   string // as it was named on the command line
+	begun time.Time
+	held  *client.Held
+	once  sync.Once // who speaks first of the agent's going away and of the departure's end
 
 	mu     sync.Mutex // guards result: Docker is waited for in a goroutine of its own
 	result *stopResult
@@ -151,7 +153,7 @@ func (c *stopCommand) run(ctx context.Context, refs []string) error {
 	following, done := context.WithCancel(ctx)
 	var watchers sync.WaitGroup
 	for _, s := range c.stops {
-		all.all = append(all.all, &s.Departure)
+		all.all = append(all.all, s.Departure)
 		watchers.Go(func() { c.watch(following, s, lost) })
 	}
 	err := all.follow(ctx, c.client)
@@ -174,19 +176,21 @@ func (c *stopCommand) takeOut(ctx context.Context, refs []string) error {
 		if err != nil {
 			return aboutContainer(ref, err)
 		}
-		if slices.ContainsFunc(c.stops, func(s *stop) bool { return s.Run.ID == held.Run.ID }) {
+		if slices.ContainsFunc(c.stops, func(s *stop) bool { return s.held.Run.ID == held.Run.ID }) {
 			held.Release() // named twice
 			continue
 		}
 		if held.Warning != "" {
 			fmt.Fprintf(c.env.stderr, "berth: %s: %s\n", ref, status.Plain(held.Warning))
 		}
-		s := &stop{held: held, Departure: status.Departure{
-			Name: ref, Run: held.Run, Seq: held.Seq, Begun: begun, Latest: c.leave.latest(begun, held.DrainedV1), Settle: c.leave.settling(),
-			Whole: !c.force,
-		}}
-		s.Before(&before)
-		c.stops = append(c.stops, s)
+		o := status.DepartureOptions{
+			Before: &before, Seq: held.Seq, Latest: c.leave.latest(begun, held.DrainedV1), Settle: c.leave.settling(),
+			Refusal: status.RefusalEndsAtOnce,
+		}
+		if c.force {
+			o.Refusal = status.RefusalEndsLast
+		}
+		c.stops = append(c.stops, &stop{ref: ref, begun: begun, held: held, Departure: status.RunDeparture(ref, held.Run, o)})
 	}
 	return nil
 }
@@ -212,7 +216,7 @@ func (c *stopCommand) watch(ctx context.Context, s *stop, lost chan<- *status.De
 	s.once.Do(func() {
 		s.finish(outcomeKept, "the agent went away, and the drain with it", "see: systemctl status berth; then run this again")
 		select {
-		case lost <- &s.Departure:
+		case lost <- s.Departure:
 		case <-ctx.Done():
 		}
 	})
@@ -220,11 +224,11 @@ func (c *stopCommand) watch(ctx context.Context, s *stop, lost chan<- *status.De
 
 // left goes on with a container that has left its groups, or will not. It does not block.
 func (c *stopCommand) left(ctx context.Context, d *status.Departure) {
-	i := slices.IndexFunc(c.stops, func(s *stop) bool { return &s.Departure == d })
+	i := slices.IndexFunc(c.stops, func(s *stop) bool { return s.Departure == d })
 	s := c.stops[i]
 	s.once.Do(func() {
-		if d.Phase == status.StuckPhase && !c.force {
-			s.finish(outcomeKept, "it cannot be deregistered: "+d.Why, status.Joined(d.Change, "it is served on; --force stops it all the same"))
+		if why := d.Reason(); d.Phase() == status.StuckPhase && !c.force {
+			s.finish(outcomeKept, "it cannot be deregistered: "+why.Why, status.Joined(why.Change, "it is served on; --force stops it all the same"))
 			s.held.Release()
 			return
 		}
@@ -235,13 +239,13 @@ func (c *stopCommand) left(ctx context.Context, d *status.Departure) {
 // halt stops a container at Docker. Its drain outlives this process from here on, as long as that run lasts: once Docker
 // has been asked, the container goes.
 func (c *stopCommand) halt(ctx context.Context, s *stop) {
-	why := s.Why
-	kept, err := c.client.Drain(ctx, status.DrainRequestV1{Container: s.Run.ID, Hold: "run", Reason: "berth stop"})
-	if err == nil && !kept.Run.Same(s.Run) {
+	why, run := s.Reason().Why, s.held.Run
+	kept, err := c.client.Drain(ctx, status.DrainRequestV1{Container: run.ID, Hold: "run", Reason: "berth stop"})
+	if err == nil && !kept.Run.Same(run) {
 		err = errors.New("it was restarted meanwhile")
 	}
 	if err == nil {
-		err = c.engine.stop(ctx, s.Run.ID, c.timeout)
+		err = c.engine.stop(ctx, run.ID, c.timeout)
 	}
 	if err == nil {
 		s.finish(outcomeStopped, why, "")
@@ -259,8 +263,8 @@ func (s *stop) finish(outcome, why, change string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.result = &stopResult{
-		Container: s.Name, ID: s.Run.ID, Outcome: outcome, Why: status.Plain(why), Change: status.Plain(change),
-		Seconds: time.Since(s.Begun).Round(100 * time.Millisecond).Seconds(),
+		Container: s.ref, ID: s.held.Run.ID, Outcome: outcome, Why: status.Plain(why), Change: status.Plain(change),
+		Seconds: time.Since(s.begun).Round(100 * time.Millisecond).Seconds(),
 	}
 }
 

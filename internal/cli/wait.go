@@ -27,9 +27,76 @@ const (
 
 // waitResult is what `berth wait --json` prints.
 type waitResult struct {
-	For        status.Goal        `json:"for"`
-	Reached    bool               `json:"reached"`
-	Containers []*status.Progress `json:"containers"`
+	For        status.Goal `json:"for"`
+	Reached    bool        `json:"reached"`
+	Containers []*awaited  `json:"containers"`
+}
+
+// goalDrained is the goal of a departure; the others are those of an arrival.
+const goalDrained status.Goal = "drained"
+
+// awaited is what is known of one container while it is waited for.
+type awaited struct {
+	Container string         `json:"container"` // as it was named on the command line
+	Outcome   status.Outcome `json:"outcome"`
+	Why       string         `json:"why"`
+	Change    string         `json:"change,omitempty"`
+	Rows      []status.Row   `json:"rows"`
+
+	group     string            // alone of which it is asked; empty: all
+	arrival   *status.Arrival   // nil where it is to be drained
+	departure *status.Departure // nil where it is not
+}
+
+func newAwaited(ref, group string, goal status.Goal) *awaited {
+	w := &awaited{Container: ref, Outcome: status.Pending, Rows: []status.Row{}, group: group}
+	if goal == goalDrained {
+		w.departure = status.NamedDeparture(ref, group)
+	} else {
+		w.arrival = status.NamedArrival(ref, group, goal, host.PortRange())
+	}
+	return w
+}
+
+// label is what messages call it.
+func (w *awaited) label() string {
+	if w.departure != nil {
+		return w.departure.Label()
+	}
+	return w.arrival.Label()
+}
+
+func (w *awaited) sentence() string { return status.Joined(w.Why, w.Change) }
+
+// judge brings it up to date, and returns when it may change by time alone. Its error is about the name.
+func (w *awaited) judge(s *status.V1, now time.Time) (next time.Time, err error) {
+	rows, err := status.RowsIn(s.Rows, w.Container, w.group)
+	if err != nil {
+		return time.Time{}, err
+	}
+	w.Rows = nonNil(rows)
+	var why status.Reason
+	if w.departure != nil {
+		var phase status.DeparturePhase
+		phase, next = w.departure.Judge(s, now)
+		why, w.Outcome = w.departure.Reason(), outcomeOf(phase)
+	} else {
+		w.Outcome, next = w.arrival.Judge(s, now)
+		why = w.arrival.Reason()
+	}
+	w.Why, w.Change = why.Why, why.Change
+	return next, nil
+}
+
+func outcomeOf(phase status.DeparturePhase) status.Outcome {
+	switch phase {
+	case status.GonePhase:
+		return status.Reached
+	case status.UnknownPhase:
+		return status.Never
+	default:
+		return status.Pending
+	}
 }
 
 // waitCommand is `berth wait`.
@@ -41,7 +108,7 @@ type waitCommand struct {
 	timeout time.Duration
 	asJSON  bool
 
-	containers []*status.Progress
+	containers []*awaited
 	report     *reporter
 }
 
@@ -72,19 +139,19 @@ not exist; 5 the agent does not answer.`,
 	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print the result as JSON")
 	_ = cmd.RegisterFlagCompletionFunc("group", completeGroups(env))  // as below
 	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions( // fails only for a flag that does not exist
-		[]string{string(status.GoalRegistered), string(status.GoalHealthy), string(status.GoalDrained)}, cobra.ShellCompDirectiveNoFileComp))
+		[]string{string(status.GoalRegistered), string(status.GoalHealthy), string(goalDrained)}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func (c *waitCommand) run(ctx context.Context, refs []string) error {
-	if !slices.Contains([]status.Goal{status.GoalRegistered, status.GoalHealthy, status.GoalDrained}, status.Goal(c.goal)) {
+	if !slices.Contains([]status.Goal{status.GoalRegistered, status.GoalHealthy, goalDrained}, status.Goal(c.goal)) {
 		return &exitError{exitUsage, fmt.Errorf("--for %q: must be registered, healthy or drained", c.goal)}
 	}
 	if c.timeout <= 0 {
 		return &exitError{exitUsage, fmt.Errorf("--timeout %s: must be more than 0", c.timeout)}
 	}
 	for _, ref := range slices.Compact(slices.Sorted(slices.Values(refs))) {
-		c.containers = append(c.containers, &status.Progress{Container: ref, Outcome: status.Pending, Rows: []status.Row{}, Ports: host.PortRange()})
+		c.containers = append(c.containers, newAwaited(ref, c.group, status.Goal(c.goal)))
 	}
 	client := c.agent.client(c.env.getenv)
 	defer client.Close()
@@ -121,11 +188,11 @@ func (c *waitCommand) poll(ctx context.Context, api *client.Client) error {
 		default:
 			answered = true
 			c.report.forget("agent")
-			done, err := c.judgeAll(&s, deadline)
+			done, next, err := c.judgeAll(&s, deadline)
 			if done || err != nil {
 				return err
 			}
-			query = client.StatusQuery{Follow: c.groups(), After: s.Revision, Timeout: pollWait}
+			query = client.StatusQuery{Follow: c.groups(), After: s.Revision, Timeout: waitUntil(next)}
 		}
 		select {
 		case <-time.After(pollPause):
@@ -141,23 +208,27 @@ func busy(err error) bool {
 	return errors.As(err, &api) && api.Status == http.StatusServiceUnavailable
 }
 
-// judgeAll brings every container's progress up to date, and reports whether all have reached the goal.
-func (c *waitCommand) judgeAll(s *status.V1, deadline time.Time) (bool, error) {
-	done := true
+// judgeAll brings every container up to date, and reports whether all have reached the goal, or else when one may by time
+// alone; zero: never.
+func (c *waitCommand) judgeAll(s *status.V1, deadline time.Time) (done bool, next time.Time, err error) {
+	done = true
+	now := time.Now()
 	for _, p := range c.containers {
-		if err := p.Judge(s, status.Goal(c.goal), c.group); err != nil {
-			return false, err
+		change, err := p.judge(s, now)
+		if err != nil {
+			return false, next, err
 		}
-		c.report.say(p.Label(), p.Why, deadline)
+		next = status.Sooner(next, change)
+		c.report.say(p.label(), p.Why, deadline)
 		switch p.Outcome {
 		case status.Pending:
 			done = false
 		case status.Never:
-			return false, &exitError{exitNever, fmt.Errorf("%s can never be %s: %s", p.Label(), c.goal, p.Sentence())}
+			return false, next, &exitError{exitNever, fmt.Errorf("%s can never be %s: %s", p.label(), c.goal, p.sentence())}
 		case status.Reached:
 		}
 	}
-	return done, nil
+	return done, next, nil
 }
 
 // groups are the groups that the containers are in, to be followed.
@@ -178,7 +249,7 @@ func (c *waitCommand) overdue() error {
 	var late []string
 	for _, p := range c.containers {
 		if p.Outcome != status.Reached {
-			late = append(late, fmt.Sprintf("%s: %s", p.Label(), cmp.Or(p.Sentence(), "the agent has not answered")))
+			late = append(late, fmt.Sprintf("%s: %s", p.label(), cmp.Or(p.sentence(), "the agent has not answered")))
 		}
 	}
 	return fmt.Errorf("not %s after %s: %s", c.goal, c.timeout, strings.Join(late, "\n"))
@@ -186,7 +257,7 @@ func (c *waitCommand) overdue() error {
 
 // result prints where every container stands in the end.
 func (c *waitCommand) result() error {
-	all := !slices.ContainsFunc(c.containers, func(p *status.Progress) bool { return p.Outcome != status.Reached })
+	all := !slices.ContainsFunc(c.containers, func(p *awaited) bool { return p.Outcome != status.Reached })
 	if c.asJSON {
 		return json.NewEncoder(c.env.stdout).Encode(waitResult{For: status.Goal(c.goal), Reached: all, Containers: c.containers})
 	}
@@ -194,7 +265,7 @@ func (c *waitCommand) result() error {
 		if p.Outcome != status.Reached {
 			continue
 		}
-		if _, err := fmt.Fprintf(c.env.stdout, "%s: %s\n", p.Label(), p.Why); err != nil {
+		if _, err := fmt.Fprintf(c.env.stdout, "%s: %s\n", p.label(), p.Why); err != nil {
 			return err
 		}
 	}

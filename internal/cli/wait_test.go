@@ -156,7 +156,7 @@ func TestWait_agentListsLate(t *testing.T) {
 			func(a *shownAgent) { a.show(2, []target.Want{w}, nil, registered(w, "healthy", "")) },
 			"web-1: healthy in web\n",
 		},
-		status.GoalDrained: {
+		goalDrained: {
 			func(a *shownAgent) { a.show(1, nil, drained, removing) },
 			func(a *shownAgent) { a.show(2, nil, drained) },
 			"web-1: nothing of it is registered\n",

@@ -33,7 +33,7 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 
 // Run runs the agent until ctx ends, as Core's does.
 func (a *Agent) Run(ctx context.Context) error {
-	return together(ctx, append(a.parts(), a.server.Run, a.notify, a.hooks))
+	return together(ctx, append(a.parts(), a.server.Run, a.notify, a.newHooks().run))
 }
 
 // Close closes what New has opened. It is called after Run, if at all.

@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"berth/internal/latest"
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
 	"berth/pkg/status"
@@ -34,29 +35,29 @@ func TestLookError(t *testing.T) {
 
 // fakePruner has one group with some unclaimed targets.
 type fakePruner struct {
-	mu      sync.Mutex
-	status  registrar.GroupStatus
-	changed chan struct{}
-	asked   []target.Target
-	stuck   bool
+	board latest.Value[registrar.Snapshot]
+	asked []target.Target
+	stuck bool
 }
 
-func (f *fakePruner) Prune(key string, targets []target.Target) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (f *fakePruner) show(unclaimed ...target.Target) {
+	f.board.Set(&registrar.Snapshot{Seq: 1, Connected: true, Groups: []registrar.GroupStatus{{
+		Keys: []string{"web"}, State: registrar.StateDenied, Err: "denied", Tried: true, Seq: 1, Unclaimed: unclaimed,
+	}}})
+}
+
+func (f *fakePruner) prune(key string, targets []target.Target) bool {
 	f.asked = append(f.asked, targets...)
 	if !f.stuck {
-		f.status.Unclaimed = nil
+		f.show()
 	}
-	close(f.changed)
-	f.changed = make(chan struct{})
 	return key == "web"
 }
 
-func (f *fakePruner) Snapshot() (*registrar.Snapshot, <-chan struct{}) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return &registrar.Snapshot{Groups: []registrar.GroupStatus{f.status}}, f.changed
+func (f *fakePruner) view() view {
+	r, changed := f.board.Get()
+	d := &discovery.Snapshot{Seq: 1, Wants: map[string][]target.Want{"web": nil}}
+	return view{V1: status.Of(time.Now(), status.AgentV1{}, status.Host{}, d, r), aws: changed}
 }
 
 func TestPruneTargets(t *testing.T) {
@@ -64,22 +65,23 @@ func TestPruneTargets(t *testing.T) {
 		return status.GroupTargetV1{Group: group, Target: target.Target{ID: "i-0123456789abcdef0", Port: port}}
 	}
 	for _, stuck := range []bool{false, true} {
-		f := &fakePruner{changed: make(chan struct{}), stuck: stuck, status: registrar.GroupStatus{
-			Keys: []string{"web"}, Err: "denied", Unclaimed: []target.Target{at("web", 9).Target, at("web", 10).Target},
-		}}
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		got := pruneTargets(ctx, f, []status.GroupTargetV1{at("web", 9), at("web", 11), at("api", 9)})
-		cancel()
-		if len(f.asked) != 1 || f.asked[0] != at("web", 9).Target {
-			t.Errorf("asked to prune %v; want the one that is unclaimed and was named", f.asked)
-		}
-		if removed, left := len(got.Removed), len(got.Left); removed != map[bool]int{false: 1}[stuck] || left != map[bool]int{false: 2, true: 3}[stuck] {
-			t.Errorf("stuck %v: got %+v", stuck, got)
-		}
-		var out bytes.Buffer
-		_ = json.NewEncoder(&out).Encode(got)
-		if stuck != strings.Contains(out.String(), "the agent goes on trying: denied") {
-			t.Errorf("stuck %v: %s", stuck, out.String())
-		}
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakePruner{stuck: stuck}
+			f.show(at("web", 9).Target, at("web", 10).Target)
+			ctx, cancel := context.WithTimeout(t.Context(), controlPatrol)
+			defer cancel()
+			got := pruneTargets(ctx, f.prune, f.view, []status.GroupTargetV1{at("web", 9), at("web", 11), at("api", 9)})
+			if len(f.asked) != 1 || f.asked[0] != at("web", 9).Target {
+				t.Errorf("asked to prune %v; want the one that is unclaimed and was named", f.asked)
+			}
+			if removed, left := len(got.Removed), len(got.Left); removed != map[bool]int{false: 1}[stuck] || left != map[bool]int{false: 2, true: 3}[stuck] {
+				t.Errorf("stuck %v: got %+v", stuck, got)
+			}
+			var out bytes.Buffer
+			_ = json.NewEncoder(&out).Encode(got)
+			if stuck != strings.Contains(out.String(), "the agent goes on trying: denied") {
+				t.Errorf("stuck %v: %s", stuck, out.String())
+			}
+		})
 	}
 }

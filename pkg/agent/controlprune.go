@@ -4,11 +4,10 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
-	"berth/pkg/registrar"
-	"berth/pkg/registrar/ledger"
 	"berth/pkg/server"
 	"berth/pkg/status"
 	"berth/pkg/target"
@@ -35,82 +34,74 @@ func (c *control) prune(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), controlPatrol)
 	defer cancel()
-	v := pruneTargets(ctx, c.agent.registrar, p.Targets)
+	v := pruneTargets(ctx, c.agent.registrar.Prune, c.agent.view, p.Targets)
 	c.asked(r, "prune", nil, zap.Any("removed", v.Removed), zap.Any("left", v.Left))
 	server.WriteJSON(w, http.StatusOK, v)
 }
 
-// pruner is the part of the registrar that pruning needs.
-type pruner interface {
-	Prune(key string, targets []target.Target) bool
-	Snapshot() (*registrar.Snapshot, <-chan struct{})
-}
-
-// pruneTargets has those of the targets removed that are unclaimed now, and waits until they are or ctx ends.
-func pruneTargets(ctx context.Context, r pruner, targets []status.GroupTargetV1) status.PrunedV1 {
+// pruneTargets has those of the targets removed that are unclaimed now, and waits until they are or ctx ends. prune is the
+// registrar's Prune.
+func pruneTargets(ctx context.Context, prune func(key string, targets []target.Target) bool, look func() view, targets []status.GroupTargetV1) status.PrunedV1 {
 	v := status.PrunedV1{Removed: []status.GroupTargetV1{}, Left: []status.LeftV1{}}
-	s, _ := r.Snapshot()
+	leave := func(t status.GroupTargetV1, why string) {
+		v.Left = append(v.Left, status.LeftV1{GroupTargetV1: t, Why: why})
+	}
+	seen := look()
 	byGroup := map[string][]target.Target{}
 	for _, t := range targets {
-		g := status.GroupOf(s, t.Group)
+		g := status.GroupNamed(&seen.V1, t.Group)
 		switch {
-		case g == nil:
-			v.Left = append(v.Left, status.LeftV1{GroupTargetV1: t, Why: "the agent serves no target group of that key"})
-		case !slices.Contains(g.Unclaimed, t.Target):
-			v.Left = append(v.Left, status.LeftV1{GroupTargetV1: t, Why: "it is not unclaimed (any more)"})
+		case g == nil || !slices.Contains(g.Keys, t.Group):
+			leave(t, "the agent serves no target group of that key")
+		case !slices.ContainsFunc(seen.Rows, func(r status.Row) bool {
+			return r.State == status.Unclaimed && r.Target == t.Target && slices.Contains(g.Keys, r.Group)
+		}):
+			leave(t, "it is not unclaimed (any more)")
 		default:
 			byGroup[t.Group] = append(byGroup[t.Group], t.Target)
 		}
 	}
+	type going struct {
+		at status.GroupTargetV1
+		*status.Departure
+	}
+	var open []going
 	for key, unclaimed := range byGroup {
-		if !r.Prune(key, unclaimed) {
-			for _, t := range unclaimed {
-				v.Left = append(v.Left, status.LeftV1{GroupTargetV1: status.GroupTargetV1{Group: key, Target: t}, Why: "the target group has just left the configuration"})
+		served := prune(key, unclaimed)
+		for _, t := range unclaimed {
+			at := status.GroupTargetV1{Group: key, Target: t}
+			if served {
+				open = append(open, going{at, status.TargetDeparture(key, t)})
+			} else {
+				leave(at, "the target group has just left the configuration")
 			}
-			delete(byGroup, key)
 		}
 	}
 	for {
-		s, changed := r.Snapshot()
-		for key, waiting := range byGroup {
-			waiting = slices.DeleteFunc(waiting, func(t target.Target) bool {
-				if !gone(s, key, t) {
-					return false
-				}
-				v.Removed = append(v.Removed, status.GroupTargetV1{Group: key, Target: t})
+		var next time.Time
+		open = slices.DeleteFunc(open, func(g going) bool {
+			phase, change := g.Judge(&seen.V1, time.Now())
+			if phase == status.DrainingPhase || phase == status.GonePhase { // whoever prunes need not wait for the last requests
+				v.Removed = append(v.Removed, g.at)
 				return true
-			})
-			if byGroup[key] = waiting; len(waiting) == 0 {
-				delete(byGroup, key)
 			}
-		}
-		if len(byGroup) == 0 {
+			next = status.Sooner(next, change)
+			return false
+		})
+		if len(open) == 0 {
 			return v
 		}
-		select {
-		case <-changed:
-			continue
-		case <-ctx.Done():
+		if !seen.changed(ctx, next, nil) {
+			break
 		}
-		for key, waiting := range byGroup {
-			why := "it is not deregistered yet; the agent goes on trying"
-			if g := status.GroupOf(s, key); g != nil && g.Err != "" {
-				why += ": " + g.Err
-			}
-			for _, t := range waiting {
-				v.Left = append(v.Left, status.LeftV1{GroupTargetV1: status.GroupTargetV1{Group: key, Target: t}, Why: why})
-			}
+		seen = look()
+	}
+	for _, g := range open {
+		why := "it is not deregistered yet; the agent goes on trying"
+		if of := status.GroupNamed(&seen.V1, g.at.Group); of != nil && of.Err != "" {
+			why += ": " + of.Err
 		}
-		return v
+		leave(g.at, why)
 	}
-}
-
-// gone reports whether the load balancer has let go of a target, or lets its last requests end.
-func gone(s *registrar.Snapshot, key string, t target.Target) bool {
-	g := status.GroupOf(s, key)
-	if g == nil {
-		return false
-	}
-	i := slices.IndexFunc(g.Targets, func(ts registrar.TargetStatus) bool { return ts.Target == t })
-	return !slices.Contains(g.Unclaimed, t) && (i < 0 || g.Targets[i].Phase == ledger.Removing || g.Targets[i].Phase == ledger.Absent)
+	return v
 }

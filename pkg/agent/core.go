@@ -279,11 +279,34 @@ func (a *Core) Undrain(ctx context.Context, id string) (uint64, error) {
 	return a.watcher.Undrain(ctx, id)
 }
 
-// status is what the agent knows now, as it is shown.
-func (a *Core) status() status.V1 {
-	d, _ := a.seen.Get()
-	r, _ := a.registrar.Snapshot()
-	return status.Of(time.Now(), status.AgentV1{}, a.Host(), d, r)
+// view is what the agent knows at one moment, as it is shown, and how one hears of more.
+type view struct {
+	status.V1
+	docker, aws <-chan struct{} // each closes when its half has published something newer
+}
+
+// view returns what the agent knows now. Nothing is asked for it.
+func (a *Core) view() view {
+	d, docker := a.seen.Get()
+	r, aws := a.registrar.Snapshot()
+	return view{status.Of(time.Now(), status.AgentV1{}, a.Host(), d, r), docker, aws}
+}
+
+// changed waits until the agent knows more, something else is closed, or it is next; a zero next never comes. It reports
+// false when ctx has ended.
+func (v *view) changed(ctx context.Context, next time.Time, other <-chan struct{}) bool {
+	var timer <-chan time.Time
+	if !next.IsZero() {
+		timer = time.After(time.Until(next))
+	}
+	select {
+	case <-v.docker:
+	case <-v.aws:
+	case <-other:
+	case <-timer:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 // readOnly is a store of drains that forgets what it is told, and leaves the file as it is.

@@ -14,13 +14,9 @@ import (
 	"berth/pkg/status"
 )
 
-const (
-	// hookPoll is how often a hook's condition is looked at though nothing has changed: it depends on the time, too.
-	hookPoll = 500 * time.Millisecond
-	// launchFollow is how long the load balancers are looked at often for a launch hook: an hour is the longest that Auto
-	// Scaling waits unless it is told otherwise.
-	launchFollow = time.Hour
-)
+// launchFollow is how long the load balancers are looked at often for a launch hook: an hour is the longest that Auto
+// Scaling waits unless it is told otherwise.
+const launchFollow = time.Hour
 
 // Target lifecycle states: of an instance that is going to be terminated, and those of a warm pool, where it serves nothing.
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html
@@ -44,14 +40,41 @@ func pooled(s *host.Snapshot) bool {
 	return inState(s, func(state string) bool { return strings.HasPrefix(state, warmPrefix) }) && !terminating(s)
 }
 
-// hooks keeps the host's lifecycle hooks until ctx ends.
-func (a *Agent) hooks(ctx context.Context) error {
-	var wg sync.WaitGroup
-	if name := a.cfg.Lifecycle.TerminateHook; name != "" && !a.o.DryRun {
-		wg.Go(func() { a.terminateHook(ctx, name) })
+// hooks keeps the host's lifecycle hooks. It does not poll: it looks at the status when the agent has published something
+// newer, and at the times that the judges of departure and arrival name.
+type hooks struct {
+	notices   func() (*host.Snapshot, <-chan struct{})
+	view      func() view
+	groups    func(generation uint64, required bool) []string
+	follow    func(keys []string) (stop func())
+	hookOf    func(ctx context.Context, t host.Transition, name string) (*host.Hook, error)
+	maxWait   func() time.Duration
+	heartbeat time.Duration
+	terminate string // the hooks' names; empty: not kept
+	launch    string
+	log       *zap.Logger
+}
+
+func (a *Agent) newHooks() *hooks {
+	h := &hooks{
+		notices: a.notices.Snapshot, view: a.view, groups: a.groupKeys, follow: a.registrar.Follow, hookOf: a.hookOf,
+		maxWait:   func() time.Duration { return a.settings.Load().Drain.MaxWait },
+		heartbeat: a.cfg.Lifecycle.Heartbeat, log: a.log.Named("life"),
 	}
-	if name := a.cfg.Lifecycle.LaunchHook; name != "" && !a.o.DryRun {
-		wg.Go(func() { a.launchHook(ctx, name) })
+	if !a.o.DryRun {
+		h.terminate, h.launch = a.cfg.Lifecycle.TerminateHook, a.cfg.Lifecycle.LaunchHook
+	}
+	return h
+}
+
+// run works until ctx ends.
+func (h *hooks) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	if h.terminate != "" {
+		wg.Go(func() { h.terminateHook(ctx) })
+	}
+	if h.launch != "" {
+		wg.Go(func() { h.launchHook(ctx) })
 	}
 	wg.Wait()
 	<-ctx.Done()
@@ -83,11 +106,11 @@ func given(name string) string {
 }
 
 // terminateHook waits for the instance's termination, has it wait while the host drains, and lets it go on.
-func (a *Agent) terminateHook(ctx context.Context, name string) {
-	for a.noticed(ctx, terminating) {
-		hook, err := a.hookOf(ctx, host.Terminating, name)
+func (h *hooks) terminateHook(ctx context.Context) {
+	for h.noticed(ctx, terminating) {
+		hook, err := h.hookOf(ctx, host.Terminating, h.terminate)
 		if err != nil {
-			a.hookFailed(ctx, err)
+			h.hookFailed(ctx, err)
 			return
 		}
 		// What is under way ends with its notice: an instance that comes back is not let go.
@@ -95,13 +118,13 @@ func (a *Agent) terminateHook(ctx context.Context, name string) {
 		var watch sync.WaitGroup
 		watch.Go(func() {
 			defer cancel()
-			a.noticed(going, func(s *host.Snapshot) bool { return !terminating(s) })
+			h.noticed(going, func(s *host.Snapshot) bool { return !terminating(s) })
 		})
-		a.letGo(going, hook)
+		h.letGo(going, hook)
 		if going.Err() == nil {
-			a.hookFailed(ctx, hook.Complete(going))
+			h.hookFailed(ctx, hook.Complete(going))
 		}
-		back := a.noticed(ctx, func(s *host.Snapshot) bool { return !terminating(s) })
+		back := h.noticed(ctx, func(s *host.Snapshot) bool { return !terminating(s) })
 		cancel()
 		watch.Wait()
 		if !back {
@@ -111,9 +134,9 @@ func (a *Agent) terminateHook(ctx context.Context, name string) {
 }
 
 // noticed waits until the notices are as asked for; false: ctx has ended.
-func (a *Agent) noticed(ctx context.Context, as func(*host.Snapshot) bool) bool {
+func (h *hooks) noticed(ctx context.Context, as func(*host.Snapshot) bool) bool {
 	for {
-		s, changed := a.notices.Snapshot()
+		s, changed := h.notices()
 		if ctx.Err() != nil {
 			return false
 		}
@@ -128,22 +151,22 @@ func (a *Agent) noticed(ctx context.Context, as func(*host.Snapshot) bool) bool 
 	}
 }
 
-func (a *Agent) hookFailed(ctx context.Context, err error) {
+func (h *hooks) hookFailed(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
-		a.log.Named("life").Error("lifecycle hook is left to its timeout", zap.Error(err))
+		h.log.Error("lifecycle hook is left to its timeout", zap.Error(err))
 	}
 }
 
 // letGo returns when the host's targets are gone and settled, or drain.max_wait is over, or ctx is. Meanwhile the hook is
 // kept waiting.
-func (a *Agent) letGo(ctx context.Context, hook *host.Hook) {
-	begun := time.Now()
-	d := &status.Departure{Name: "the host", Host: true, Begun: begun, Latest: begun.Add(a.settings.Load().Drain.MaxWait)}
-	before := a.status()
-	d.Before(&before)
-	stop := a.registrar.Follow(a.groupKeys(false))
+func (h *hooks) letGo(ctx context.Context, hook *host.Hook) {
+	begun, before := time.Now(), h.view()
+	d := status.HostDeparture(status.DepartureOptions{
+		Before: &before.V1, Latest: begun.Add(h.maxWait()), Refusal: status.RefusalEndsNothing,
+	})
+	stop := h.follow(h.groups(before.Generation, false))
 	defer stop()
-	beat := time.NewTicker(a.cfg.Lifecycle.Heartbeat)
+	beat := time.NewTicker(h.heartbeat)
 	defer beat.Stop()
 	var beats sync.WaitGroup // a call that is retried must not hold up the completion
 	defer beats.Wait()
@@ -151,7 +174,7 @@ func (a *Agent) letGo(ctx context.Context, hook *host.Hook) {
 	defer cancel()
 	beats.Go(func() {
 		for {
-			a.hookFailed(beating, hook.Heartbeat(beating))
+			h.hookFailed(beating, hook.Heartbeat(beating))
 			select {
 			case <-beat.C:
 			case <-beating.Done():
@@ -159,50 +182,33 @@ func (a *Agent) letGo(ctx context.Context, hook *host.Hook) {
 			}
 		}
 	})
-	for {
-		seen := a.status()
-		drained := slices.ContainsFunc(seen.Drains, func(v status.DrainV1) bool { return v.Container == "" })
-		if drained && d.Seq == 0 {
-			d.Seq = seen.Seq
-		}
-		if d.Judge(&seen, time.Now()); drained && (d.Phase == status.GonePhase || d.Phase == status.OverduePhase) || !time.Now().Before(d.Latest) {
-			a.log.Named("life").Info("targets of the host have gone", zap.String("phase", string(d.Phase)), zap.String("reason", d.Why))
+	for seen := before; ; seen = h.view() {
+		phase, next := d.Judge(&seen.V1, time.Now())
+		if phase.Over() {
+			h.log.Info("targets of the host have gone", zap.String("phase", string(phase)), zap.String("reason", d.Reason().Why))
 			return
 		}
-		select {
-		case <-time.After(hookPoll):
-		case <-ctx.Done():
+		if !seen.changed(ctx, next, nil) {
 			return
 		}
 	}
-}
-
-// groupKeys returns the keys of the configured groups, or of those that are required.
-func (a *Agent) groupKeys(required bool) []string {
-	var keys []string
-	for _, g := range a.settings.Load().Groups {
-		if g.Required || !required {
-			keys = append(keys, g.Key)
-		}
-	}
-	return keys
 }
 
 // launchHook lets the instance come into service when every required group has a healthy target of it. Until then it
 // says nothing: how long that may take is the hook's own to decide. On the way into a warm pool the same hook holds it, and
 // nothing is to be served there: it may go on at once, and again when it comes into service.
-func (a *Agent) launchHook(ctx context.Context, name string) {
+func (h *hooks) launchHook(ctx context.Context) {
 	for {
-		intoPool, ok := a.comesIn(ctx)
+		intoPool, ok := h.comesIn(ctx)
 		if !ok {
 			return
 		}
-		hook, err := a.hookOf(ctx, host.Launching, name)
+		hook, err := h.hookOf(ctx, host.Launching, h.launch)
 		if err == nil {
 			err = hook.Complete(ctx)
 		}
-		a.hookFailed(ctx, err)
-		if !a.noticed(ctx, func(s *host.Snapshot) bool { return pooled(s) != intoPool }) {
+		h.hookFailed(ctx, err)
+		if !h.noticed(ctx, func(s *host.Snapshot) bool { return pooled(s) != intoPool }) {
 			return
 		}
 	}
@@ -210,30 +216,38 @@ func (a *Agent) launchHook(ctx context.Context, name string) {
 
 // comesIn waits until every required group has a healthy target of the instance, or it is to come into a warm pool. It
 // reports false when ctx has ended.
-func (a *Agent) comesIn(ctx context.Context) (intoPool, ok bool) {
-	stop := a.registrar.Follow(a.groupKeys(true))
+func (h *hooks) comesIn(ctx context.Context) (intoPool, ok bool) {
+	seen := h.view()
+	stop := h.follow(h.groups(seen.Generation, true))
 	followed := time.AfterFunc(launchFollow, stop)
 	defer stop()
 	defer followed.Stop()
-	for {
-		if s, _ := a.notices.Snapshot(); pooled(s) {
+	for ; ; seen = h.view() {
+		s, noticed := h.notices()
+		if pooled(s) {
 			return true, true
 		}
-		status := a.status()
-		if served(a.groupKeys(true), status.Rows) {
+		outcome, next := status.HostArrival(h.groups(seen.Generation, true)).Judge(&seen.V1, time.Now())
+		if outcome == status.Reached {
 			return false, true
 		}
-		select {
-		case <-time.After(hookPoll):
-		case <-ctx.Done():
+		if !seen.changed(ctx, next, noticed) {
 			return false, false
 		}
 	}
 }
 
-// served reports whether every one of the groups has a healthy target; no groups have none.
-func served(keys []string, rows []status.Row) bool {
-	return len(keys) > 0 && !slices.ContainsFunc(keys, func(key string) bool {
-		return !slices.ContainsFunc(rows, func(r status.Row) bool { return r.Group == key && r.State == status.Healthy })
-	})
+// groupKeys returns the keys of the groups that one generation of the configuration has, or of those that it requires.
+func (a *Core) groupKeys(generation uint64, required bool) []string {
+	s := a.settings.Load()
+	if of := s.of(generation); of != nil {
+		s = of
+	}
+	var keys []string
+	for _, g := range s.Groups {
+		if g.Required || !required {
+			keys = append(keys, g.Key)
+		}
+	}
+	return keys
 }

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -8,16 +9,6 @@ import (
 	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
-
-// GroupOf returns the group that a key names; nil where there is none.
-func GroupOf(s *registrar.Snapshot, key string) *registrar.GroupStatus {
-	for i := range s.Groups {
-		if slices.Contains(s.Groups[i].Keys, key) {
-			return &s.Groups[i]
-		}
-	}
-	return nil
-}
 
 // How long a load balancer goes on sending requests to a target that it reports as gone. An Application Load Balancer
 // takes some seconds. A Network Load Balancer takes minutes: its data plane learns of it late.
@@ -27,157 +18,337 @@ const (
 	settleNLB = 180 * time.Second
 )
 
-// DeparturePhase is how far a container, or the host, has come on its way out.
+// SettlingOf is how long load balancers go on sending to what has left a group of this protocol. Empty: not known.
+func SettlingOf(protocol string) time.Duration {
+	switch protocol {
+	case "HTTP", "HTTPS", "":
+		return settleALB
+	default:
+		return settleNLB
+	}
+}
+
+// DeparturePhase is how far a departure has come.
 type DeparturePhase string
 
 // The phases.
 const (
-	LeavingPhase  DeparturePhase = "leaving"  // the load balancer still has it
+	LeavingPhase  DeparturePhase = "leaving"  // the load balancer still has it, or may have it soon
 	DrainingPhase DeparturePhase = "draining" // it is deregistered; open requests end, or new ones still come
 	GonePhase     DeparturePhase = "gone"     // nothing is sent to it any more
 	OverduePhase  DeparturePhase = "overdue"  // deregistered, and the longest wait is over
 	StuckPhase    DeparturePhase = "stuck"    // it cannot be deregistered
+	UnknownPhase  DeparturePhase = "unknown"  // the agent knows no container of that name, and never did
 )
 
 // Over reports whether nothing more is to be waited for.
-func (p DeparturePhase) Over() bool { return p == GonePhase || p == OverduePhase || p == StuckPhase }
+func (p DeparturePhase) Over() bool {
+	return p == GonePhase || p == OverduePhase || p == StuckPhase || p == UnknownPhase
+}
 
-// Departure is a container, or the host, on its way out of its target groups.
-type Departure struct {
-	Name   string // as it was named on the command line
-	Run    target.Run
-	Host   bool
-	Whole  bool   // it is over as soon as one of its groups refuses to let go
-	Told   bool   // a refusal is its end as soon as all groups have acted
-	Seq    uint64 // discovery's, from which its wants are gone
-	Begun  time.Time
-	Latest time.Time // when it is waited for no longer
-	// sight is when the agent must know what is registered, for it to be waited for any longer; zero: at latest.
-	Sight  time.Time
+// Refusal says when a departure ends of which a group refuses to let go. Only a person can change that the group refuses;
+// the other groups let go all the same.
+type Refusal int
+
+// The ways to take a refusal. In each of the first three a departure ends at once where every group refuses.
+const (
+	RefusalEndsLast    Refusal = iota // when the other groups have let go and have settled
+	RefusalEndsActed                  // when the other groups have deregistered it
+	RefusalEndsAtOnce                 // now: it is to leave all groups, or none
+	RefusalEndsNothing                // never: somebody may yet mend it
+)
+
+// DepartureOptions say what a departure begins with and how long it may take.
+type DepartureOptions struct {
+	// Before is the status before the drain; nil: it is not known.
+	Before *V1
+	// Seq is discovery's, from which its wants are gone. 0: that of the first status which shows that they are.
+	Seq uint64
+	// Latest is when it is waited for no longer; zero: it is waited for until it is gone.
+	Latest time.Time
+	// Sight is when the agent must know what is registered, for the departure to be waited for any longer; zero: at Latest.
+	Sight time.Time
+	// Settle is how long load balancers go on sending to what has left; nil: as long as those of its groups do.
 	Settle *time.Duration
-
-	Phase       DeparturePhase
-	Why, Change string
-	had         bool            // something of it was, or was about to be, registered
-	Keys        map[string]bool // its target groups
-	OutAt       time.Time       // since when no load balancer has it but those that refused; zero: one has
-	refusing    bool            // some refused
-	Blind       bool            // the agent does not know yet what is registered
+	// Refusal says when a group's refusal is the end.
+	Refusal Refusal
 }
 
-// concernsRow reports whether a row is about what departs.
-func (d *Departure) concernsRow(r *Row) bool {
-	if d.Host {
-		return r.State != Unclaimed && r.State != Ignored && r.State != Refused
+// Departure judges whether something has left the load balancer: a run of a container, a container by its name, the host,
+// or one target of a group. It is the only judge of that. Each status is shown to it; what it remembers of them is since
+// when no load balancer has what departs, and in which groups it was.
+type Departure struct {
+	subject
+	o DepartureOptions
+
+	seq      uint64          // from which its wants are gone; 0: they are not, as far as is known
+	had      bool            // something of it was, or was about to be, registered
+	groups   map[string]bool // where that was so
+	outAt    time.Time       // since when no load balancer has it but those that refused; zero: one has
+	refusing bool            // some refused
+
+	phase  DeparturePhase
+	reason Reason
+	blind  bool // the agent does not know yet what is registered
+}
+
+// RunDeparture is that of a run of a container. ref is what the container was called on the command line.
+func RunDeparture(ref string, run target.Run, o DepartureOptions) *Departure {
+	return newDeparture(subject{kind: aRun, named: named{ref: ref}, run: run}, o)
+}
+
+// HostDeparture is that of the whole host. Without a Seq it begins when a drain of the host is in force.
+func HostDeparture(o DepartureOptions) *Departure { return newDeparture(subject{kind: theHost}, o) }
+
+// NamedDeparture is that of whatever containers have a name, or an id or the beginning of one: in one group, or in all
+// where group is empty. It begins when nothing of them is wanted. It is over when the load balancer reports nothing of them:
+// no deadline ends it, and no time to settle is added.
+func NamedDeparture(ref, group string) *Departure {
+	return newDeparture(subject{kind: aName, named: named{ref: ref, group: group}}, DepartureOptions{
+		Settle: new(time.Duration), Refusal: RefusalEndsNothing,
+	})
+}
+
+// TargetDeparture is that of one target of a group, whoever registered it.
+func TargetDeparture(group string, t target.Target) *Departure {
+	return newDeparture(subject{kind: aTarget, key: group, target: t}, DepartureOptions{Refusal: RefusalEndsNothing})
+}
+
+func newDeparture(about subject, o DepartureOptions) *Departure {
+	d := &Departure{subject: about, o: o, seq: o.Seq, groups: map[string]bool{}, phase: LeavingPhase}
+	if o.Before != nil {
+		d.remember(d.rows(o.Before))
 	}
-	return r.Run.ID == d.Run.ID
+	d.o.Before = nil
+	return d
 }
 
-// Before looks at what there was before the drain.
-func (d *Departure) Before(s *V1) {
-	d.Keys = map[string]bool{}
-	for i := range s.Rows {
-		if r := &s.Rows[i]; d.concernsRow(r) && (r.State.Wanted() || r.Target.ID != "") {
+// Phase is what Judge last said.
+func (d *Departure) Phase() DeparturePhase { return d.phase }
+
+// Reason says why the departure is in its phase, and what to change.
+func (d *Departure) Reason() Reason { return d.reason }
+
+// Blind reports whether the agent did not know what is registered, when it was last asked.
+func (d *Departure) Blind() bool { return d.blind }
+
+// Latest is when the departure is waited for no longer; zero: it is waited for until it is gone.
+func (d *Departure) Latest() time.Time { return d.o.Latest }
+
+// Groups are the groups that something of it was in, by their keys and in order.
+func (d *Departure) Groups() []string { return SortedKeys(d.groups) }
+
+// Judge says how far the departure has come by a status, and when that may change by time alone: whoever waits asks
+// again with a newer status, or at next. A zero next says that only a newer status changes anything.
+func (d *Departure) Judge(s *V1, now time.Time) (phase DeparturePhase, next time.Time) {
+	d.blind = unseen(s) != ""
+	rows := d.rows(s)
+	if d.kind == aName && len(rows) == 0 && !d.known {
+		var final bool
+		d.phase = LeavingPhase
+		if d.reason, next, final = d.absent(s, now); final {
+			d.phase = UnknownPhase
+		}
+		return d.phase, next
+	}
+	d.remember(rows)
+	d.phase, d.reason, next = d.judge(s, rows, now)
+	return d.phase, next
+}
+
+func (d *Departure) judge(s *V1, rows []*Row, now time.Time) (DeparturePhase, Reason, time.Time) {
+	undrained := d.begin(s, rows)
+	at := d.standing(s, rows)
+	if at.blocked != nil && (d.o.Refusal == RefusalEndsAtOnce || at.everywhere) {
+		return StuckPhase, reasonOf(at.blocked), time.Time{}
+	}
+	if why := cmp.Or(undrained, d.held(s, rows, &at)); why.Why != "" {
+		d.outAt = time.Time{}
+		if end := d.patience(); end.IsZero() || now.Before(end) {
+			return LeavingPhase, why, end
+		}
+		return StuckPhase, why, time.Time{}
+	}
+	if d.outAt.IsZero() || d.refusing && at.blocked == nil { // what was refused has gone, too
+		d.outAt = now
+	}
+	d.refusing = at.blocked != nil
+	phase, why, next := d.await(s, at.draining, now)
+	if at.blocked != nil && (phase.Over() || d.o.Refusal == RefusalEndsActed) { // the rest has been waited for
+		return StuckPhase, reasonOf(at.blocked), time.Time{}
+	}
+	return phase, why, next
+}
+
+// remember takes in which groups have something of it.
+func (d *Departure) remember(rows []*Row) {
+	for _, r := range rows {
+		if r.State.Wanted() || r.Target.ID != "" {
 			d.had = true
-			d.Keys[r.Group] = true
+			d.groups[r.Group] = true
 		}
 	}
 }
 
-// Judge brings the departure up to date.
-func (d *Departure) Judge(s *V1, now time.Time) {
-	registered, draining, blocked, all := d.look(s)
-	d.Change, d.Blind = "", unseen(s) != ""
-	if blocked != nil && (d.Whole || all) {
-		d.Phase, d.Why, d.Change = StuckPhase, describe(blocked), blocked.Change
-		return
-	}
-	waiting := d.behind(s)
-	if registered != nil || waiting != "" {
-		d.OutAt = time.Time{}
-		d.Phase, d.Why = LeavingPhase, waiting
-		if registered != nil {
-			d.Why, d.Change = describe(registered), registered.Change
-		}
-		if !now.Before(d.Patience()) {
-			d.Phase = StuckPhase
-		}
-		return
-	}
-	if d.OutAt.IsZero() || d.refusing && blocked == nil { // what was refused has gone, too
-		d.OutAt = now
-	}
-	d.refusing = blocked != nil
-	d.await(s, draining, now)
-	if blocked != nil && (d.Phase.Over() || d.Told) { // the rest has been waited for
-		d.Phase, d.Why, d.Change = StuckPhase, describe(blocked), blocked.Change
-	}
+// standing is where what departs stands in its groups. Each row is one of several, or nil.
+type standing struct {
+	registered *Row // a load balancer has it, or is about to
+	draining   *Row
+	blocked    *Row // it cannot be removed, whatever becomes of the others
+	everywhere bool // every group that had something of it refuses
 }
 
-// await says how far what has been deregistered has come. draining is some of it that still drains; nil: none does.
-func (d *Departure) await(s *V1, draining *Row, now time.Time) {
-	settled := d.OutAt.Add(d.settling(s))
-	switch {
-	case !d.had:
-		d.Phase, d.Why = GonePhase, "nothing of it was registered"
-	case draining == nil && !now.Before(settled):
-		d.Phase, d.Why = GonePhase, "the load balancer has let go of it"
-	case !now.Before(d.Latest):
-		d.Phase, d.Why = OverduePhase, fmt.Sprintf("deregistered %s ago, and the longest wait is over", now.Sub(d.OutAt).Round(time.Second))
-		if draining != nil {
-			d.Why += " while the load balancer still lets its open requests end"
-		}
-	case draining != nil:
-		d.Phase, d.Why = DrainingPhase, "deregistered; the load balancer lets its open requests end"
-	default:
-		d.Phase, d.Why = DrainingPhase, "deregistered; the load balancer may still send requests for a moment"
-	}
-}
-
-// look finds a row that a load balancer still has, one that is draining, and one that cannot be removed, whatever becomes of
-// the others. all reports that every group which had something of it refuses.
-func (d *Departure) look(s *V1) (registered, draining, blocked *Row, all bool) {
+func (d *Departure) standing(s *V1, rows []*Row) standing {
+	var at standing
 	refusing := map[string]bool{}
-	for i := range s.Rows {
-		r := &s.Rows[i]
-		if !d.concernsRow(r) {
-			continue
-		}
-		if r.Target.ID != "" || r.State.Wanted() {
-			d.had = true
-			d.Keys[r.Group] = true
-		}
+	for _, r := range rows {
 		g := GroupNamed(s, r.Group)
 		switch {
 		case g != nil && g.State == registrar.StateGone: // and its targets with it
-		case r.State.Wanted(), r.State == Leaving && r.Target.ID != "":
+		case r.State.Wanted(), r.State == Unclaimed, r.State == Leaving && r.Target.ID != "":
 			if d.refused(g) {
-				blocked = r
+				at.blocked = r
 				refusing[r.Group] = true
 			} else {
-				registered = r
+				at.registered = r
 			}
 		case r.State == Draining:
-			draining = r
+			at.draining = r
 		}
 	}
-	return registered, draining, blocked, len(refusing) == len(d.Keys)
+	at.everywhere = len(refusing) == len(d.groups)
+	return at
 }
 
 // refused reports whether a group has acted on the drain, and could not: only a person can change that.
 func (d *Departure) refused(g *GroupV1) bool {
-	return g != nil && g.Seq >= d.Seq && (g.State == registrar.StateDenied || g.State == registrar.StateMisconfigured)
+	return d.o.Refusal != RefusalEndsNothing && g != nil && d.seq > 0 && g.Seq >= d.seq &&
+		(g.State == registrar.StateDenied || g.State == registrar.StateMisconfigured)
 }
 
-// Label is what messages call it.
-func (d *Departure) Label() string { return shownAs(d.Name, d.Run.ID, d.Run.Name) }
-
-// Patience is when a departure is over that has not begun at the load balancer.
-func (d *Departure) Patience() time.Time {
-	if d.Blind && !d.Sight.IsZero() {
-		return d.Sight
+// held says what still holds it at the load balancer, or may; nothing: it is deregistered wherever it can be.
+func (d *Departure) held(s *V1, rows []*Row, at *standing) Reason {
+	if at.registered != nil {
+		return reasonOf(at.registered)
 	}
-	return d.Latest
+	why := Reason{Why: d.behind(s, rows)}
+	if why.Why != "" && at.draining != nil && d.kind == aName { // that says more
+		return reasonOf(at.draining)
+	}
+	return why
+}
+
+// begin takes in from which Seq on the wants are gone, where that was not said. It returns why they are not, if so.
+func (d *Departure) begin(s *V1, rows []*Row) Reason {
+	if d.o.Seq > 0 {
+		return Reason{}
+	}
+	why := d.undrained(s, rows)
+	switch {
+	case why.Why != "":
+		d.seq = 0
+	case d.seq == 0:
+		d.seq = s.Seq
+	}
+	return why
+}
+
+// undrained says why the departure has not begun, where it was not said from which Seq on it has.
+func (d *Departure) undrained(s *V1, rows []*Row) Reason {
+	switch d.kind {
+	case theHost:
+		if why := unseen(s); why != "" {
+			return Reason{Why: why}
+		}
+		if !slices.ContainsFunc(s.Drains, func(v DrainV1) bool { return v.Container == "" }) {
+			return Reason{Why: "nothing drains it"}
+		}
+	case aName:
+		for _, r := range rows {
+			if r.State.Wanted() {
+				return Reason{Why: "nothing drains it: " + describe(r), Change: "run: berth drain " + d.ref}
+			}
+		}
+	case aRun, aTarget: // somebody has asked for it to go
+	}
+	return Reason{}
+}
+
+// await says how far what has been deregistered has come. draining is some of it that still drains; nil: none does.
+func (d *Departure) await(s *V1, draining *Row, now time.Time) (DeparturePhase, Reason, time.Time) {
+	settled, latest := d.outAt.Add(d.settling(s)), d.o.Latest
+	late := !latest.IsZero() && !now.Before(latest)
+	switch {
+	case !d.had:
+		return GonePhase, Reason{Why: d.gone("nothing of it was registered")}, time.Time{}
+	case draining == nil && !now.Before(settled):
+		return GonePhase, Reason{Why: d.gone("the load balancer has let go of it")}, time.Time{}
+	case late && draining == nil:
+		return OverduePhase, Reason{Why: d.overdue(now)}, settled
+	case late:
+		return OverduePhase, Reason{Why: d.overdue(now) + " while the load balancer still lets its open requests end"}, time.Time{}
+	case draining != nil && d.kind == aName:
+		return DrainingPhase, reasonOf(draining), latest
+	case draining != nil:
+		return DrainingPhase, Reason{Why: "deregistered; the load balancer lets its open requests end"}, latest
+	default:
+		return DrainingPhase, Reason{Why: "deregistered; the load balancer may still send requests for a moment"}, Sooner(settled, latest)
+	}
+}
+
+func (d *Departure) overdue(now time.Time) string {
+	return fmt.Sprintf("deregistered %s ago, and the longest wait is over", now.Sub(d.outAt).Round(time.Second))
+}
+
+// gone is why it is gone. Of what was only named it is not known when that began, or whether it ever did.
+func (d *Departure) gone(why string) string {
+	switch {
+	case d.kind != aName:
+		return why
+	case d.missing:
+		return "it is gone, and so are its targets"
+	default:
+		return "nothing of it is registered"
+	}
+}
+
+// patience is when a departure is over that has not begun at the load balancer; zero: never.
+func (d *Departure) patience() time.Time {
+	if d.blind && !d.o.Sight.IsZero() {
+		return d.o.Sight
+	}
+	return d.o.Latest
+}
+
+// behind says what of the departure may still be registered though no row shows it, or be about to be; empty: nothing is.
+func (d *Departure) behind(s *V1, rows []*Row) string {
+	if d.kind == aTarget {
+		if why := unseen(s); why != "" || GroupNamed(s, d.key) != nil {
+			return why
+		}
+		return "the agent serves no target group " + d.key + " any more"
+	}
+	onNoRow := !slices.ContainsFunc(rows, func(r *Row) bool { return r.Group != "" || d.kind == aName })
+	return behind(s, d.seq, onNoRow, func(g *GroupV1) bool {
+		return d.kind == theHost || slices.ContainsFunc(rows, func(r *Row) bool { return d.mayBeIn(r, g) }) ||
+			slices.ContainsFunc(g.Keys, func(k string) bool { return d.groups[k] })
+	})
+}
+
+// settling is how long the load balancers of its groups go on sending.
+func (d *Departure) settling(s *V1) time.Duration {
+	if d.o.Settle != nil {
+		return *d.o.Settle
+	}
+	longest := time.Duration(0)
+	for key := range d.groups {
+		protocol := ""
+		if g := GroupNamed(s, key); g != nil {
+			protocol = g.Protocol
+		}
+		longest = max(longest, SettlingOf(protocol))
+	}
+	return longest
 }
 
 // unseen says why the agent does not know yet what is registered, as after its start; empty: it does.
@@ -192,10 +363,10 @@ func unseen(s *V1) string {
 	}
 }
 
-// Behind says what may still be registered though no row shows it, or be about to be; empty: nothing is. Of the
-// concerned groups each has to have acted on seq, unless it is in trouble: then it shows what it still has. One that has
-// never been tried may not: it concerns everybody if it has left the configuration, and who is on no row.
-func Behind(s *V1, seq uint64, onNoRow bool, concerned func(*GroupV1) bool) string {
+// behind says which group has not acted on seq; empty: none is behind. Of the concerned groups each has to have acted,
+// unless it is in trouble: then it shows what it still has. One that has never been tried may not: it concerns everybody if
+// it has left the configuration, and who is on no row.
+func behind(s *V1, seq uint64, onNoRow bool, concerned func(*GroupV1) bool) string {
 	if why := unseen(s); why != "" {
 		return why
 	}
@@ -209,54 +380,10 @@ func Behind(s *V1, seq uint64, onNoRow bool, concerned func(*GroupV1) bool) stri
 	return ""
 }
 
-// behind is that of the departure's own groups.
-func (d *Departure) behind(s *V1) string {
-	var rows []Row
-	for i := range s.Rows {
-		if r := &s.Rows[i]; r.Group != "" && d.concernsRow(r) {
-			rows = append(rows, s.Rows[i])
-		}
+// Sooner is the earlier of two times that judges have named; zero is never.
+func Sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
 	}
-	return Behind(s, d.Seq, len(rows) == 0, func(g *GroupV1) bool {
-		return d.Host || concerns(rows, g) || slices.ContainsFunc(g.Keys, func(k string) bool { return d.Keys[k] })
-	})
+	return a
 }
-
-// settling is how long the load balancers of its groups go on sending.
-func (d *Departure) settling(s *V1) time.Duration {
-	if d.Settle != nil {
-		return *d.Settle
-	}
-	longest := time.Duration(0)
-	for key := range d.Keys {
-		protocol := ""
-		if g := GroupNamed(s, key); g != nil {
-			protocol = g.Protocol
-		}
-		longest = max(longest, SettlingOf(protocol))
-	}
-	return longest
-}
-
-// SettlingOf is how long load balancers go on sending to what has left a group of this protocol. Empty: not known.
-func SettlingOf(protocol string) time.Duration {
-	switch protocol {
-	case "HTTP", "HTTPS", "":
-		return settleALB
-	default:
-		return settleNLB
-	}
-}
-
-// GroupNamed returns the group of that key or label; nil where there is none.
-func GroupNamed(s *V1, label string) *GroupV1 {
-	for i := range s.Groups {
-		if g := &s.Groups[i]; slices.Contains(g.Keys, label) || g.Label() == label {
-			return g
-		}
-	}
-	return nil
-}
-
-// Sentence is why and what to change.
-func (d *Departure) Sentence() string { return Joined(d.Why, d.Change) }

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,9 @@ func TestDeparture_judge(t *testing.T) {
 		at     time.Duration // after the drain
 		status *V1
 		want   DeparturePhase
+		next   time.Duration // when that may change by itself
 	}
+	const never = -1
 	ok := group(registrar.StateOK, "HTTP", 2)
 	for _, test := range []struct {
 		name   string
@@ -46,54 +49,60 @@ func TestDeparture_judge(t *testing.T) {
 		looks  []look
 	}{
 		{"ALB", seen(ok, row(Healthy)), nil, []look{
-			{0, seen(group(registrar.StateOK, "HTTP", 1), row(Healthy)), LeavingPhase},
-			{1 * second, seen(ok, row(Leaving)), LeavingPhase},
-			{2 * second, seen(ok, row(Draining)), DrainingPhase},
-			{9 * second, seen(ok, drained), DrainingPhase}, // gone, and not settled
-			{12 * second, seen(ok, drained), GonePhase},
+			{0, seen(group(registrar.StateOK, "HTTP", 1), row(Healthy)), LeavingPhase, 120 * second},
+			{1 * second, seen(ok, row(Leaving)), LeavingPhase, 120 * second},
+			{2 * second, seen(ok, row(Draining)), DrainingPhase, 120 * second},
+			{9 * second, seen(ok, drained), DrainingPhase, 12 * second}, // gone, and not settled
+			{12 * second, seen(ok, drained), GonePhase, never},
 		}},
 		{"NLB", seen(group(registrar.StateOK, "TCP", 2), row(Healthy)), nil, []look{
-			{0, seen(group(registrar.StateOK, "TCP", 2), drained), DrainingPhase},
-			{119 * second, seen(group(registrar.StateOK, "TCP", 2), drained), DrainingPhase},
-			{120 * second, seen(group(registrar.StateOK, "TCP", 2), drained), OverduePhase},
+			{0, seen(group(registrar.StateOK, "TCP", 2), drained), DrainingPhase, 120 * second},
+			{119 * second, seen(group(registrar.StateOK, "TCP", 2), drained), DrainingPhase, 120 * second},
+			{120 * second, seen(group(registrar.StateOK, "TCP", 2), drained), OverduePhase, 180 * second},
 		}},
-		{"settled at once", seen(ok, row(Healthy)), new(time.Duration), []look{{0, seen(ok, drained), GonePhase}}},
+		{"settled at once", seen(ok, row(Healthy)), new(time.Duration), []look{{0, seen(ok, drained), GonePhase, never}}},
 		{"a long deregistration delay", seen(ok, row(Healthy)), nil, []look{
-			{60 * second, seen(ok, row(Draining)), DrainingPhase},
-			{120 * second, seen(ok, row(Draining)), OverduePhase},
+			{60 * second, seen(ok, row(Draining)), DrainingPhase, 120 * second},
+			{120 * second, seen(ok, row(Draining)), OverduePhase, never},
 		}},
-		{"nothing was registered", seen(ok, drained), nil, []look{{0, seen(ok, drained), GonePhase}}},
+		{"nothing was registered", seen(ok, drained), nil, []look{{0, seen(ok, drained), GonePhase, never}}},
 		{"the group has not acted", seen(ok, row(Registering)), nil, []look{
-			{0, seen(group(registrar.StateOK, "HTTP", 1), drained), LeavingPhase},
-			{120 * second, seen(group(registrar.StateOK, "HTTP", 1), drained), StuckPhase},
+			{0, seen(group(registrar.StateOK, "HTTP", 1), drained), LeavingPhase, 120 * second},
+			{120 * second, seen(group(registrar.StateOK, "HTTP", 1), drained), StuckPhase, never},
 		}},
 		{"denied", seen(ok, row(Healthy)), nil, []look{
 			// Of what it was denied before the drain nothing follows.
-			{0, seen(group(registrar.StateDenied, "HTTP", 1), row(Leaving)), LeavingPhase},
-			{1 * second, seen(group(registrar.StateDenied, "HTTP", 2), row(Leaving)), StuckPhase},
+			{0, seen(group(registrar.StateDenied, "HTTP", 1), row(Leaving)), LeavingPhase, 120 * second},
+			{1 * second, seen(group(registrar.StateDenied, "HTTP", 2), row(Leaving)), StuckPhase, never},
 		}},
 		{"throttled for long", seen(ok, row(Healthy)), nil, []look{
-			{0, seen(group(registrar.StateThrottled, "HTTP", 1), row(Leaving)), LeavingPhase},
-			{120 * second, seen(group(registrar.StateThrottled, "HTTP", 1), row(Leaving)), StuckPhase},
+			{0, seen(group(registrar.StateThrottled, "HTTP", 1), row(Leaving)), LeavingPhase, 120 * second},
+			{120 * second, seen(group(registrar.StateThrottled, "HTTP", 1), row(Leaving)), StuckPhase, never},
 		}},
 		{"the target group is gone", seen(ok, row(Healthy)), new(time.Duration), []look{
-			{0, seen(group(registrar.StateGone, "HTTP", 1), row(Leaving)), GonePhase},
+			{0, seen(group(registrar.StateGone, "HTTP", 1), row(Leaving)), GonePhase, never},
 		}},
 		{"registered again behind our back", seen(ok, row(Healthy)), nil, []look{
-			{0, seen(ok, drained), DrainingPhase},
-			{5 * second, seen(ok, row(Leaving)), LeavingPhase},
-			{11 * second, seen(ok, drained), DrainingPhase},
-			{21 * second, seen(ok, drained), GonePhase},
+			{0, seen(ok, drained), DrainingPhase, 10 * second},
+			{5 * second, seen(ok, row(Leaving)), LeavingPhase, 120 * second},
+			{11 * second, seen(ok, drained), DrainingPhase, 21 * second},
+			{21 * second, seen(ok, drained), GonePhase, never},
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			begun := time.Now()
-			d := &Departure{Name: "web-1", Run: run, Seq: 2, Begun: begun, Latest: begun.Add(120 * second), Settle: test.settle}
-			d.Before(test.before)
+			d := RunDeparture("web-1", run, DepartureOptions{Before: test.before, Seq: 2, Latest: begun.Add(120 * second), Settle: test.settle})
 			for _, l := range test.looks {
-				d.Judge(l.status, begun.Add(l.at))
-				if d.Phase != l.want {
-					t.Errorf("after %v: %s (%s); want %s", l.at, d.Phase, d.Why, l.want)
+				phase, next := d.Judge(l.status, begun.Add(l.at))
+				if phase != l.want {
+					t.Errorf("after %v: %s (%s); want %s", l.at, phase, d.Reason().Why, l.want)
+				}
+				want := time.Time{}
+				if l.next != never {
+					want = begun.Add(l.next)
+				}
+				if !next.Equal(want) {
+					t.Errorf("after %v: %s until %v after the drain; want %v", l.at, phase, next.Sub(begun), l.next)
 				}
 			}
 		})
@@ -114,29 +123,29 @@ func TestDeparture_oneGroupDenied(t *testing.T) {
 	before := &V1{Seq: 2, Connected: true, Groups: groups, Rows: []Row{row("api", Healthy, 1), row("web", Healthy, 2)}}
 	both := &V1{Seq: 2, Connected: true, Groups: groups, Rows: []Row{row("api", Leaving, 1), row("web", Leaving, 2)}}
 	one := &V1{Seq: 2, Connected: true, Groups: groups, Rows: []Row{row("api", Drained, 0), row("web", Leaving, 2)}}
+	container := func(o DepartureOptions) *Departure { return RunDeparture("web-1", run, o) }
 	for _, test := range []struct {
 		name  string
-		d     Departure
+		make  func(DepartureOptions) *Departure
+		ends  Refusal
 		looks []DeparturePhase // right after the drain, when the one has gone, and when that has settled
 	}{
-		{"the host", Departure{Host: true}, []DeparturePhase{LeavingPhase, DrainingPhase, StuckPhase}},
-		{"a container", Departure{Run: run}, []DeparturePhase{LeavingPhase, DrainingPhase, StuckPhase}},
-		{"the host, told", Departure{Host: true, Told: true}, []DeparturePhase{LeavingPhase, StuckPhase, StuckPhase}},
-		{"a container, or not at all", Departure{Run: run, Whole: true}, []DeparturePhase{StuckPhase, StuckPhase, StuckPhase}},
+		{"the host", HostDeparture, RefusalEndsLast, []DeparturePhase{LeavingPhase, DrainingPhase, StuckPhase}},
+		{"a container", container, RefusalEndsLast, []DeparturePhase{LeavingPhase, DrainingPhase, StuckPhase}},
+		{"the host, deregistered", HostDeparture, RefusalEndsActed, []DeparturePhase{LeavingPhase, StuckPhase, StuckPhase}},
+		{"a container, or not at all", container, RefusalEndsAtOnce, []DeparturePhase{StuckPhase, StuckPhase, StuckPhase}},
+		{"the host, and it may be mended", HostDeparture, RefusalEndsNothing, []DeparturePhase{LeavingPhase, LeavingPhase, LeavingPhase}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			begun := time.Now()
-			d := test.d
-			d.Seq, d.Begun, d.Latest = 2, begun, begun.Add(2*time.Minute)
-			d.Before(before)
+			d := test.make(DepartureOptions{Before: before, Seq: 2, Latest: begun.Add(2 * time.Minute), Refusal: test.ends})
 			for i, s := range []*V1{both, one, one} {
-				d.Judge(s, begun.Add(time.Duration(i)*(settleALB+time.Second)))
-				if d.Phase != test.looks[i] {
-					t.Errorf("look %d: %s (%s); want %s", i+1, d.Phase, d.Why, test.looks[i])
+				if phase, _ := d.Judge(s, begun.Add(time.Duration(i)*(settleALB+time.Second))); phase != test.looks[i] {
+					t.Errorf("look %d: %s (%s); want %s", i+1, phase, d.Reason().Why, test.looks[i])
 				}
 			}
-			if d.Change != "change web" {
-				t.Errorf("what to change is %q; want that of the group that was denied", d.Change)
+			if change := d.Reason().Change; change != "change web" {
+				t.Errorf("what to change is %q; want that of the group that was denied", change)
 			}
 		})
 	}
@@ -154,8 +163,9 @@ func TestDeparture_refusedAtFirst(t *testing.T) {
 			{Keys: []string{"web"}, State: web, Protocol: "HTTP", Seq: 2, Tried: true},
 		}}
 	}
-	d := Departure{Host: true, Seq: 2, Begun: begun, Latest: begun.Add(2 * time.Minute)}
-	d.Before(seen(registrar.StateOK, row("api", Healthy, 1), row("web", Healthy, 2)))
+	d := HostDeparture(DepartureOptions{
+		Before: seen(registrar.StateOK, row("api", Healthy, 1), row("web", Healthy, 2)), Seq: 2, Latest: begun.Add(2 * time.Minute),
+	})
 	for _, look := range []struct {
 		at   time.Duration
 		s    *V1
@@ -166,8 +176,8 @@ func TestDeparture_refusedAtFirst(t *testing.T) {
 		{12 * time.Second, seen(registrar.StateOK), DrainingPhase},
 		{20 * time.Second, seen(registrar.StateOK), GonePhase},
 	} {
-		if d.Judge(look.s, begun.Add(look.at)); d.Phase != look.want {
-			t.Errorf("after %v: %s (%s); want %s", look.at, d.Phase, d.Why, look.want)
+		if phase, _ := d.Judge(look.s, begun.Add(look.at)); phase != look.want {
+			t.Errorf("after %v: %s (%s); want %s", look.at, phase, d.Reason().Why, look.want)
 		}
 	}
 }
@@ -190,17 +200,23 @@ func TestDeparture_judge_agentStarts(t *testing.T) {
 		Seq: 2, Connected: true, Rows: gone.Rows,
 		Groups: []GroupV1{acted, {Keys: []string{"new"}, State: registrar.StateWaiting}},
 	}
+	late := GroupV1{Keys: []string{"api"}, State: registrar.StateOK, Protocol: "HTTP", Seq: 1, Tried: true}
 	type look struct {
 		at     time.Duration
 		status *V1
 		want   DeparturePhase
 	}
+	seeing := func(o DepartureOptions) *Departure {
+		o.Sight = o.Latest.Add(-80 * time.Second)
+		return RunDeparture("web-1", run, o)
+	}
+	container := func(o DepartureOptions) *Departure { return RunDeparture("web-1", run, o) }
 	for name, test := range map[string]struct {
 		before *V1
-		d      Departure
+		make   func(DepartureOptions) *Departure
 		looks  []look
 	}{
-		"known from before": {&V1{Seq: 1, Rows: []Row{registering}}, Departure{Run: run}, []look{
+		"known from before": {&V1{Seq: 1, Rows: []Row{registering}}, container, []look{
 			{0, unlisted, LeavingPhase},
 			{time.Second, unconnected, LeavingPhase},
 			{20 * time.Second, untried, LeavingPhase},
@@ -208,44 +224,52 @@ func TestDeparture_judge_agentStarts(t *testing.T) {
 			{22 * time.Second, gone, DrainingPhase},
 			{33 * time.Second, gone, GonePhase},
 		}},
-		"drained before, by an earlier agent": {&V1{Seq: 1, Rows: []Row{drained}}, Departure{Run: run}, []look{
+		"drained before, by an earlier agent": {&V1{Seq: 1, Rows: []Row{drained}}, container, []look{
 			{0, unconnected, LeavingPhase},
 			{20 * time.Second, untried, LeavingPhase},
 			{21 * time.Second, going, LeavingPhase},
 			{22 * time.Second, gone, DrainingPhase},
 		}},
-		"the host": {unlisted, Departure{Host: true}, []look{
+		"the host": {unlisted, HostDeparture, []look{
 			{0, unconnected, LeavingPhase},
 			{20 * time.Second, untried, LeavingPhase},
 			{21 * time.Second, gone, GonePhase},
 		}},
-		"another group is new": {going, Departure{Run: run}, []look{
+		"another group is new": {going, container, []look{
 			{0, besideNew, DrainingPhase},
 			{11 * time.Second, besideNew, GonePhase},
 		}},
-		"another group is new, and it is on no row": {unlisted, Departure{Run: run}, []look{
+		"another group is new, and it is on no row": {unlisted, container, []look{
 			{0, &V1{Seq: 2, Connected: true, Groups: besideNew.Groups}, LeavingPhase},
 			{time.Second, &V1{Seq: 2, Connected: true, Groups: gone.Groups}, GonePhase},
 		}},
-		"restarted while it settles": {going, Departure{Run: run}, []look{
+		"restarted while it settles": {going, container, []look{
 			{0, gone, DrainingPhase},
 			{5 * time.Second, unconnected, LeavingPhase},
 			{12 * time.Second, gone, DrainingPhase},
 			{23 * time.Second, gone, GonePhase},
 		}},
-		"never": {unconnected, Departure{Run: run}, []look{
+		"the host, and a group that is on no row": {unlisted, HostDeparture, []look{
+			{0, &V1{Seq: 2, Connected: true, Rows: gone.Rows, Groups: []GroupV1{acted, late}}, LeavingPhase},
+			{time.Second, &V1{Seq: 2, Connected: true, Rows: gone.Rows, Groups: []GroupV1{acted}}, GonePhase},
+		}},
+		"never, and it must be known soon": {unconnected, seeing, []look{
+			{39 * time.Second, unconnected, LeavingPhase},
+			{40 * time.Second, unconnected, StuckPhase},
+			{41 * time.Second, going, LeavingPhase}, // known after all: then it is worth waiting
+			{119 * time.Second, going, LeavingPhase},
+		}},
+		"never": {unconnected, container, []look{
 			{119 * time.Second, unconnected, LeavingPhase},
 			{120 * time.Second, unconnected, StuckPhase},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun := time.Now()
-			d := test.d
-			d.Seq, d.Begun, d.Latest = 2, begun, begun.Add(2*time.Minute)
-			d.Before(test.before)
+			d := test.make(DepartureOptions{Before: test.before, Seq: 2, Latest: begun.Add(2 * time.Minute)})
 			for _, l := range test.looks {
-				if d.Judge(l.status, begun.Add(l.at)); d.Phase != l.want {
-					t.Errorf("after %v: %s (%s); want %s", l.at, d.Phase, d.Why, l.want)
+				if phase, _ := d.Judge(l.status, begun.Add(l.at)); phase != l.want {
+					t.Errorf("after %v: %s (%s); want %s", l.at, phase, d.Reason().Why, l.want)
 				}
 			}
 		})
@@ -260,13 +284,118 @@ func TestDeparture_concerns(t *testing.T) {
 		{Run: other, Group: "api", State: Healthy, Target: target.Target{ID: judgedInstance, Port: 2}},
 		{Group: "dns", State: Unclaimed, Target: target.Target{ID: judgedInstance, Port: 3}},
 	}
-	one, all := &Departure{Run: mine}, &Departure{Host: true}
-	one.Before(&V1{Rows: rows})
-	all.Before(&V1{Rows: rows})
-	if len(one.Keys) != 1 || !one.Keys["web"] {
-		t.Errorf("one container: groups %v; want web", one.Keys)
+	before := &V1{Rows: rows, Groups: []GroupV1{{Keys: []string{"web", "web-old"}}, {Keys: []string{"api"}}, {Keys: []string{"dns"}}}}
+	for name, test := range map[string]struct {
+		d    *Departure
+		want []string
+	}{
+		"a run":                    {RunDeparture("web-1", mine, DepartureOptions{}), []string{"web"}},
+		"a name":                   {NamedDeparture("web-22", ""), []string{"api"}},
+		"a name elsewhere":         {NamedDeparture("web-22", "web"), nil},
+		"the host":                 {HostDeparture(DepartureOptions{}), []string{"api", "web"}},
+		"a target":                 {TargetDeparture("dns", rows[2].Target), []string{"dns"}},
+		"a target, by another key": {TargetDeparture("web-old", rows[0].Target), []string{"web"}},
+		"a target elsewhere":       {TargetDeparture("api", rows[2].Target), nil},
+	} {
+		test.d.Judge(before, judgedStart)
+		if got := test.d.Groups(); !slices.Equal(got, test.want) {
+			t.Errorf("%s: groups %v; want %v", name, got, test.want)
+		}
 	}
-	if len(all.Keys) != 2 || all.Keys["dns"] {
-		t.Errorf("the host: groups %v; want web and api", all.Keys)
+}
+
+// Where nobody says from which Seq on the host is drained, the departure begins with the first status that shows a drain
+// of the host, and once more if that has ended meanwhile.
+func TestDeparture_hostUntilDrained(t *testing.T) {
+	begun := time.Now()
+	row := Row{Run: judgedRun("web-1"), Group: "web", State: Healthy, Target: target.Target{ID: judgedInstance, Port: 32768}}
+	seen := func(seq, acted uint64, drained bool, rows ...Row) *V1 {
+		s := &V1{
+			Seq: seq, Connected: true, Rows: rows, Drains: []DrainV1{{Container: row.Run.ID}},
+			Groups: []GroupV1{{Keys: []string{"web"}, State: registrar.StateOK, Protocol: "HTTP", Seq: acted, Tried: true}},
+		}
+		if drained {
+			s.Drains = append(s.Drains, DrainV1{})
+		}
+		return s
+	}
+	d := HostDeparture(DepartureOptions{Before: seen(1, 1, false, row), Latest: begun.Add(2 * time.Minute), Refusal: RefusalEndsNothing})
+	for _, look := range []struct {
+		at   time.Duration
+		s    *V1
+		want DeparturePhase
+		next time.Duration
+	}{
+		{0, &V1{}, LeavingPhase, 2 * time.Minute},
+		{1 * time.Second, seen(2, 2, false), LeavingPhase, 2 * time.Minute}, // nothing is there, but may be again
+		{2 * time.Second, seen(3, 2, true), LeavingPhase, 2 * time.Minute},
+		{3 * time.Second, seen(4, 3, true), DrainingPhase, 13 * time.Second}, // it has acted on the drain, if not on all since
+		{4 * time.Second, seen(5, 5, false), LeavingPhase, 2 * time.Minute},
+		{5 * time.Second, seen(6, 5, true), LeavingPhase, 2 * time.Minute},
+		{6 * time.Second, seen(6, 6, true), DrainingPhase, 16 * time.Second},
+		{16 * time.Second, seen(6, 6, true), GonePhase, 0},
+	} {
+		phase, next := d.Judge(look.s, begun.Add(look.at))
+		if phase != look.want {
+			t.Errorf("after %v: %s (%s); want %s", look.at, phase, d.Reason().Why, look.want)
+		}
+		if look.next == 0 != next.IsZero() || look.next > 0 && !next.Equal(begun.Add(look.next)) {
+			t.Errorf("after %v: %s until %v; want %v", look.at, phase, next.Sub(begun), look.next)
+		}
+	}
+}
+
+// What a group refuses before the host is drained is no refusal to let go of it.
+func TestDeparture_hostRefusedBeforeDrained(t *testing.T) {
+	begun := time.Now()
+	seen := func(state State, drains ...DrainV1) *V1 {
+		return &V1{
+			Seq: 2, Connected: true, Drains: drains, Groups: []GroupV1{{Keys: []string{"web"}, State: registrar.StateDenied, Seq: 2, Tried: true}},
+			Rows: []Row{{Run: judgedRun("web-1"), Group: "web", State: state, Target: target.Target{ID: judgedInstance, Port: 32768}}},
+		}
+	}
+	d := HostDeparture(DepartureOptions{Latest: begun.Add(2 * time.Minute)})
+	if phase, _ := d.Judge(seen(Healthy), begun); phase != LeavingPhase {
+		t.Errorf("before the drain: %s (%s); want %s", phase, d.Reason().Why, LeavingPhase)
+	}
+	if phase, _ := d.Judge(seen(Leaving, DrainV1{}), begun); phase != StuckPhase {
+		t.Errorf("drained: %s (%s); want %s", phase, d.Reason().Why, StuckPhase)
+	}
+}
+
+// A target that is to go has no Seq: what its group has refused before the agent was asked says nothing. It is not gone
+// because its group is not served any more, nor because the agent does not know.
+func TestDeparture_target(t *testing.T) {
+	begun, at := time.Now(), target.Target{ID: judgedInstance, Port: 32768}
+	seen := func(state string, rows ...Row) *V1 {
+		return &V1{Seq: 1, Connected: true, Rows: rows, Groups: []GroupV1{
+			{Keys: []string{"web"}, State: state, Protocol: "HTTP", Seq: 1, Tried: true}, {Keys: []string{"new"}, State: registrar.StateWaiting},
+		}}
+	}
+	row := func(s State) Row { return Row{Group: "web", State: s, Target: at} }
+	left := &V1{Seq: 2, Connected: true, Groups: []GroupV1{{Keys: []string{}, Name: "web-prod", State: registrar.StateOK, Tried: true}}}
+	sameName := &V1{Seq: 2, Connected: true, Rows: []Row{row(Unclaimed)}, Groups: []GroupV1{{Keys: []string{}, Name: "web", State: registrar.StateOK, Tried: true}}}
+	for name, test := range map[string]struct {
+		s    *V1
+		want DeparturePhase
+	}{
+		"unclaimed":                      {seen(registrar.StateOK, row(Unclaimed)), LeavingPhase},
+		"unclaimed, and denied":          {seen(registrar.StateDenied, row(Unclaimed)), LeavingPhase},
+		"claimed meanwhile":              {seen(registrar.StateOK, row(Healthy)), LeavingPhase},
+		"about to be claimed":            {seen(registrar.StateOK, row(Registering)), LeavingPhase},
+		"leaving":                        {seen(registrar.StateOK, row(Leaving)), LeavingPhase},
+		"draining":                       {seen(registrar.StateOK, row(Draining)), DrainingPhase},
+		"gone":                           {seen(registrar.StateOK), DrainingPhase},
+		"gone with its group":            {seen(registrar.StateGone, row(Unclaimed)), DrainingPhase},
+		"the group is served no more":    {left, LeavingPhase},
+		"the group left, by its name":    {sameName, LeavingPhase},
+		"the agent does not know (yet)":  {&V1{Seq: 1, Groups: seen(registrar.StateOK).Groups}, LeavingPhase},
+		"another target of the group is": {seen(registrar.StateOK, Row{Group: "web", State: Unclaimed, Target: target.Target{ID: judgedInstance, Port: 1}}), DrainingPhase},
+	} {
+		d := TargetDeparture("web", at)
+		d.Judge(seen(registrar.StateOK, row(Unclaimed)), begun)
+		if phase, _ := d.Judge(test.s, begun.Add(24*time.Hour)); phase != test.want {
+			t.Errorf("%s: %s (%s); want %s", name, phase, d.Reason().Why, test.want)
+		}
 	}
 }

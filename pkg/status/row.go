@@ -9,6 +9,10 @@
 //	joingoing.go  rows of what leaves
 //	meaning.go    what the load balancer's reasons mean, and what to change
 //	ready.go      readiness
+//	departure.go  the one judge of what has left the load balancer
+//	arrival.go    the one judge of what serves there
+//	subject.go    what the two are about: a run, a name, the host, a target
+//	select.go     which rows and groups a name means
 package status
 
 import (

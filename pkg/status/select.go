@@ -2,7 +2,10 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"berth/pkg/registrar"
 )
 
 // minIDPrefix is the shortest beginning of an id that is taken for one; what is shorter is a name.
@@ -50,4 +53,30 @@ func RowsOf(rows []Row, ref string) ([]Row, error) {
 	default:
 		return byID, nil
 	}
+}
+
+// RowsIn returns those of RowsOf that are about one group, or about the container as a whole; all where group is empty.
+func RowsIn(rows []Row, ref, group string) ([]Row, error) {
+	of, err := RowsOf(rows, ref)
+	return slices.DeleteFunc(of, func(r Row) bool { return group != "" && r.Group != "" && r.Group != group }), err
+}
+
+// GroupNamed returns the group of that key or label; nil where there is none.
+func GroupNamed(s *V1, label string) *GroupV1 {
+	for i := range s.Groups {
+		if g := &s.Groups[i]; slices.Contains(g.Keys, label) || g.Label() == label {
+			return g
+		}
+	}
+	return nil
+}
+
+// GroupOf returns the group that a key names; nil where there is none.
+func GroupOf(s *registrar.Snapshot, key string) *registrar.GroupStatus {
+	for i := range s.Groups {
+		if slices.Contains(s.Groups[i].Keys, key) {
+			return &s.Groups[i]
+		}
+	}
+	return nil
 }
