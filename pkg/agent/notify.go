@@ -14,11 +14,20 @@ const (
 	// readyWithin is when systemd is told that the agent is up, whatever it still waits for: what is ordered after it
 	// must not wait for AWS.
 	readyWithin = 30 * time.Second
-	// readyEvery is how often the agent is asked until then.
+	// readyEvery is how often what the agent waits for is read until then, at most.
 	readyEvery = 100 * time.Millisecond
-	// statusEvery is how often systemd is given another status at most.
+	// statusEvery is how often the status is read after that, at most, and how often one that counts seconds is.
 	statusEvery = time.Second
 )
+
+// outlook is what the service manager may be told at one moment, and how one hears of another.
+type outlook struct {
+	waiting string // what the agent waits for; empty: every group was tried once
+	status  string // one line
+	counts  bool   // the status counts seconds, and so is another one soon
+	// Each closes when it has news: Docker's containers, the target groups, the connection to Docker, the host.
+	docker, aws, stream, host <-chan struct{}
+}
 
 // notifier tells the service manager how the agent does (sd_notify(3)): READY=1 once, STATUS= when it changes, and
 // WATCHDOG=1 as long as the agent's loops turn.
@@ -26,8 +35,7 @@ type notifier struct {
 	send     func(state string) error
 	watchdog time.Duration // the unit's WatchdogSec; 0: nobody watches
 	alive    func() error  // nil: every loop turns
-	waiting  func() string // what the agent waits for; empty: every group was tried once
-	status   func() string // one line
+	outlook  func() outlook
 	log      *zap.Logger
 
 	ready   bool
@@ -52,29 +60,43 @@ func (a *Agent) notify(ctx context.Context) error {
 			_, err := daemon.SdNotify(false, state)
 			return err
 		},
-		watchdog: watchdog,
-		alive:    a.server.Alive,
-		waiting:  func() string { return a.server.Readiness().Waiting() },
-		status: func() string {
-			s := a.server.Status()
-			return s.Summary()
-		},
-		log: log,
+		watchdog: watchdog, alive: a.server.Alive, outlook: a.outlook, log: log,
 	}
 	return n.run(ctx)
+}
+
+// outlook asks for the channels first: what changes while the rest is read is heard of.
+func (a *Agent) outlook() outlook {
+	var o outlook
+	_, o.docker = a.seen.Get()
+	_, o.aws = a.registrar.Snapshot()
+	_, o.stream = a.watcher.StreamChange()
+	_, o.host = a.notices.Snapshot()
+	s := a.server.Status()
+	o.waiting, o.status = a.server.Readiness().Waiting(), s.Summary()
+	o.counts = s.Host.IdentityErr != "" // it says for how long
+	return o
 }
 
 // run returns when ctx ends, after it has said that the agent stops.
 func (n *notifier) run(ctx context.Context) error {
 	late := time.After(readyWithin)
-	turn := time.NewTicker(readyEvery)
-	defer turn.Stop()
 	var proof <-chan time.Time
 	if n.watchdog > 0 {
 		// Thrice, so that one that comes late costs nothing.
 		ticker := time.NewTicker(n.watchdog / 3)
 		defer ticker.Stop()
 		proof = ticker.C
+	}
+	var o outlook
+	var read time.Time
+	again := time.After(0)
+	news := func() { // read it soon, and listen to nobody until then
+		every := readyEvery
+		if n.ready {
+			every = statusEvery
+		}
+		o, again = outlook{}, time.After(time.Until(read.Add(every)))
 	}
 	for {
 		select {
@@ -83,29 +105,45 @@ func (n *notifier) run(ctx context.Context) error {
 			return nil
 		case <-late:
 			if !n.ready {
-				n.log.Warn("not everything could be tried yet", zap.String("waiting_for", n.waiting()))
-				n.up(turn)
+				now := n.outlook()
+				n.log.Warn("not everything could be tried yet", zap.String("waiting_for", now.waiting))
+				n.up(now)
 			}
 		case <-proof:
 			n.prove()
-		case <-turn.C:
-			if !n.ready && n.waiting() == "" {
-				n.up(turn)
-				continue
+		case <-again:
+			o, read, again = n.outlook(), time.Now(), nil
+			n.say(o)
+			if o.counts {
+				again = time.After(statusEvery)
 			}
-			if status := n.status(); status != n.said {
-				n.said = status
-				n.tell("STATUS=" + status)
-			}
+		case <-o.docker:
+			news()
+		case <-o.aws:
+			news()
+		case <-o.stream:
+			news()
+		case <-o.host:
+			news()
 		}
 	}
 }
 
-// up says that the agent has started. From then on the status is looked at less often.
-func (n *notifier) up(turn *time.Ticker) {
-	n.ready, n.said = true, n.status()
-	n.tell(daemon.SdNotifyReady, "STATUS="+n.said)
-	turn.Reset(statusEvery)
+// say tells what is new.
+func (n *notifier) say(o outlook) {
+	switch {
+	case !n.ready && o.waiting == "":
+		n.up(o)
+	case o.status != n.said:
+		n.said = o.status
+		n.tell("STATUS=" + o.status)
+	}
+}
+
+// up says that the agent has started. From then on the status is read less often.
+func (n *notifier) up(o outlook) {
+	n.ready, n.said = true, o.status
+	n.tell(daemon.SdNotifyReady, "STATUS="+o.status)
 }
 
 // prove tells the watchdog that the agent's loops turn, and nothing if one does not: systemd then has the agent write

@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,18 +45,48 @@ func (m *manager) count(state string) (n int) {
 	return n
 }
 
+// telling is an agent whose groups tell of news.
+type telling struct {
+	mu              sync.Mutex // guards all below
+	status, waiting string
+	counts          bool
+	news            chan struct{}
+	read            int // times
+}
+
+func (a *telling) outlook() outlook {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.read++
+	if a.news == nil {
+		a.news = make(chan struct{})
+	}
+	return outlook{waiting: a.waiting, status: a.status, counts: a.counts, aws: a.news}
+}
+
+// after has the agent change after d, and tell of it.
+func (a *telling) after(d time.Duration, change func()) {
+	time.AfterFunc(d, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		change()
+		if a.news != nil {
+			close(a.news)
+			a.news = nil
+		}
+	})
+}
+
 // notified runs a notifier for d of fake time, changed by prepare, which may start what happens meanwhile.
-func notified(t *testing.T, d time.Duration, prepare func(*notifier, *manager)) (*manager, *observer.ObservedLogs) {
+func notified(t *testing.T, d time.Duration, prepare func(*notifier, *manager, *telling)) (*manager, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zapcore.InfoLevel)
 	m := &manager{}
 	synctest.Test(t, func(t *testing.T) {
 		m.began = time.Now()
-		n := &notifier{
-			send: m.send, alive: func() error { return nil }, waiting: func() string { return "" },
-			status: func() string { return "1 target in 1 group" }, log: zap.New(core),
-		}
-		prepare(n, m)
+		a := &telling{status: "1 target in 1 group"}
+		n := &notifier{send: m.send, alive: func() error { return nil }, outlook: a.outlook, log: zap.New(core)}
+		prepare(n, m, a)
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
 		if err := n.run(ctx); err != nil {
@@ -65,14 +97,9 @@ func notified(t *testing.T, d time.Duration, prepare func(*notifier, *manager)) 
 }
 
 func TestNotifier_readyWhenEveryGroupWasTried(t *testing.T) {
-	m, logs := notified(t, time.Minute, func(n *notifier, m *manager) {
-		n.waiting = func() string {
-			if time.Since(m.began) < 5*time.Second {
-				return "target_group web: not tried yet"
-			}
-			return ""
-		}
-		n.status = func() string { return "waiting for " + n.waiting() }
+	m, logs := notified(t, time.Minute, func(_ *notifier, _ *manager, a *telling) {
+		a.waiting, a.status = "target_group web: not tried yet", "waiting for target_group web: not tried yet"
+		a.after(5*time.Second, func() { a.waiting, a.status = "", "waiting for " })
 	})
 	if got := m.when("STATUS=waiting for target_group web: not tried yet"); got < 0 || got > time.Second {
 		t.Errorf("told what it waits for after %v; want at once", got)
@@ -90,9 +117,8 @@ func TestNotifier_readyWhenEveryGroupWasTried(t *testing.T) {
 }
 
 func TestNotifier_readyAfterHalfAMinuteAtTheLatest(t *testing.T) {
-	m, logs := notified(t, 2*time.Minute, func(n *notifier, _ *manager) {
-		n.waiting = func() string { return "docker: not reached yet" }
-		n.status = func() string { return "0 targets, waiting for docker:\nnot reached yet" }
+	m, logs := notified(t, 2*time.Minute, func(_ *notifier, _ *manager, a *telling) {
+		a.waiting, a.status = "docker: not reached yet", "0 targets, waiting for docker:\nnot reached yet"
 	})
 	const ready = "READY=1\nSTATUS=0 targets, waiting for docker: not reached yet" // a status is one line
 	if got := m.when(ready); got != readyWithin {
@@ -105,14 +131,14 @@ func TestNotifier_readyAfterHalfAMinuteAtTheLatest(t *testing.T) {
 
 func TestNotifier_statusIsCurrentAndNotRepeated(t *testing.T) {
 	const began, changed = "READY=1\nSTATUS=1 target in 1 group", "STATUS=2 targets in 1 group"
-	m, _ := notified(t, time.Hour, func(n *notifier, m *manager) {
-		n.status = func() string {
-			if time.Since(m.began) < 10*time.Minute {
-				return "1 target in 1 group"
-			}
-			return "2 targets in 1 group"
-		}
+	var a *telling
+	m, _ := notified(t, time.Hour, func(_ *notifier, _ *manager, told *telling) {
+		a = told
+		a.after(10*time.Minute, func() { a.status = "2 targets in 1 group" })
 	})
+	if a.read != 2 {
+		t.Errorf("the status was read %d times; want twice: nobody told of more", a.read)
+	}
 	want := []string{began, changed, "STOPPING=1\nSTATUS=stopping; the targets stay registered"}
 	if !slices.Equal(m.told, want) {
 		t.Errorf("told %q; want %q", m.told, want)
@@ -122,9 +148,37 @@ func TestNotifier_statusIsCurrentAndNotRepeated(t *testing.T) {
 	}
 }
 
+// News that come thick and fast are read once a second: a burst of containers is no burst of messages.
+func TestNotifier_newsInABurst(t *testing.T) {
+	var a *telling
+	m, _ := notified(t, time.Minute, func(_ *notifier, _ *manager, told *telling) {
+		a = told
+		for i := range 1000 {
+			a.after(10*time.Second+time.Duration(i)*time.Millisecond, func() { a.status = fmt.Sprint(i+2, " targets in 1 group") })
+		}
+	})
+	if last := "STATUS=1001 targets in 1 group"; m.count(last) != 1 || len(m.told) > 5 {
+		t.Errorf("told %q; want the last status once, and few before it", m.told)
+	}
+}
+
+// A status that says for how long something lasts is another one each second, though nobody has news.
+func TestNotifier_statusCounts(t *testing.T) {
+	m, _ := notified(t, 10*time.Second, func(n *notifier, m *manager, a *telling) {
+		a.counts, a.waiting = true, "identity"
+		n.outlook = func() outlook {
+			a.status = fmt.Sprintf("waiting for identity, for %s", time.Since(m.began).Round(time.Second))
+			return a.outlook()
+		}
+	})
+	if m.count("STATUS=waiting for identity, for 5s") != 1 || m.count("STATUS=waiting for identity, for 6s") != 1 {
+		t.Errorf("told %q; want each second once", m.told)
+	}
+}
+
 func TestNotifier_watchdog(t *testing.T) {
 	const stuckAfter, proof = 10 * time.Minute, "WATCHDOG=1"
-	m, logs := notified(t, 20*time.Minute, func(n *notifier, m *manager) {
+	m, logs := notified(t, 20*time.Minute, func(n *notifier, m *manager, _ *telling) {
 		n.watchdog = 30 * time.Second
 		n.alive = func() error {
 			if time.Since(m.began) >= stuckAfter {
@@ -152,14 +206,14 @@ func TestNotifier_watchdog(t *testing.T) {
 }
 
 func TestNotifier_noWatchdogNoProof(t *testing.T) {
-	m, _ := notified(t, time.Hour, func(*notifier, *manager) {})
+	m, _ := notified(t, time.Hour, func(*notifier, *manager, *telling) {})
 	if m.count("WATCHDOG=1") != 0 {
 		t.Errorf("told %q; want no WATCHDOG=1 where nobody watches", m.told)
 	}
 }
 
 func TestNotifier_deafManagerIsLoggedOnce(t *testing.T) {
-	m, logs := notified(t, time.Hour, func(n *notifier, m *manager) {
+	m, logs := notified(t, time.Hour, func(n *notifier, m *manager, _ *telling) {
 		n.watchdog, m.err = 3*time.Second, errors.New("no buffer space available")
 	})
 	if len(m.told) < 1000 || logs.Len() != 1 {

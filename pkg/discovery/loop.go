@@ -48,7 +48,7 @@ func newState(w *Watcher) *state {
 		lives: make(map[string]*life), gone: make(map[string]time.Time), seen: newRecent(),
 		shadowed: make(map[string]bool), drains: make(map[string]Drain),
 		rules: w.opts.Rules, generation: w.opts.Generation, instance: w.opts.Instance, seq: w.opts.Seq,
-		stream: *w.stream.Load(), changed: true,
+		stream: w.Stream(), changed: true,
 	}
 	s.stream.Since = s.now()
 	s.loadDrains(w.loaded)
@@ -255,7 +255,7 @@ func (s *state) streamed(e streamEvent) {
 
 func (s *state) streamChanged() {
 	stream := s.stream
-	s.w.stream.Store(&stream)
+	s.w.stream.Set(&stream)
 	up := 0.0
 	if stream.Up {
 		up = 1

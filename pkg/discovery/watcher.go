@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"berth/internal/latest"
 	"berth/pkg/target"
 )
 
@@ -126,7 +127,7 @@ type Watcher struct {
 
 	started atomic.Bool
 	latest  atomic.Pointer[Snapshot]
-	stream  atomic.Pointer[Stream]
+	stream  latest.Value[Stream]
 	turned  atomic.Pointer[time.Time]
 }
 
@@ -164,7 +165,7 @@ func New(engine Engine, store DrainStore, publish func(*Snapshot), opts Options)
 		w.log.Error("drains cannot be read, going on without them", zap.Error(err))
 	}
 	w.loaded = drains
-	w.stream.Store(&Stream{Err: "not connected yet"})
+	w.stream.Set(&Stream{Err: "not connected yet"})
 	return w, nil
 }
 
@@ -222,7 +223,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 func (w *Watcher) Snapshot() *Snapshot { return w.latest.Load() }
 
 // Stream returns the state of the connection to Docker, also before the first snapshot.
-func (w *Watcher) Stream() Stream { return *w.stream.Load() }
+func (w *Watcher) Stream() Stream {
+	s, _ := w.StreamChange()
+	return s
+}
+
+// StreamChange is Stream with a channel that closes when there is another state.
+func (w *Watcher) StreamChange() (Stream, <-chan struct{}) {
+	s, next := w.stream.Get()
+	return *s, next
+}
 
 // Turned returns when the loop last turned; it does so every few seconds whatever Docker does. A watchdog takes a time
 // long past for a hang. It is zero before Run, and has its monotonic reading: a step of the clock is no silence.
