@@ -133,5 +133,5 @@ fuzz: ## Run every fuzz test for FUZZTIME (30s), two at a time
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 .PHONY: nightly
-nightly: ## The long runs, each named and timed: model, mutants, crash, chaos, faults, fuzz, fleet (hours; ONLY='model fuzz')
+nightly: ## The long runs, each named and timed: model, mutants, known-faults, crash, chaos, faults, fuzz, fleet (hours; ONLY='model fuzz')
 	@scripts/nightly.sh $(ONLY)

@@ -18,13 +18,14 @@ run() {
   if [ "$wanted" != '  ' ] && [[ $wanted != *" $name "* ]]; then return; fi
   printf '\n==== %s: %s (%s)\n' "$name" "$*" "$(date +%H:%M:%S)"
   "$@" </dev/null || status=$?
-  ran+=("$(printf '%-8s %-7s %5ds' "$name" "$([ "$status" -eq 0 ] && echo ok || echo FAILED)" $((SECONDS - from)))")
+  ran+=("$(printf '%-12s %-7s %5ds' "$name" "$([ "$status" -eq 0 ] && echo ok || echo FAILED)" $((SECONDS - from)))")
   [ "$status" -eq 0 ] || failed+=("$name")
   printf '==== %s\n' "${ran[-1]}"
 }
 
 run model "$make" model MODEL="${MODEL:-24000}"
 run mutants "$make" mutants
+run known-faults "$make" known-faults
 run crash "$make" crash CRASH="${CRASH:-2000}"
 run chaos "$make" chaos CHAOS="${CHAOS:-3m}"
 run faults "$make" faults FAULTS="${FAULTS:-10m}"
