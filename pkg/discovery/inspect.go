@@ -3,8 +3,9 @@ package discovery
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
+
+	"berth/internal/backoff"
 
 	"go.uber.org/zap"
 )
@@ -203,7 +204,7 @@ func (s *state) inspectFailed(l *life, a answer) {
 	if !in.failed {
 		in.failed, s.changed = true, true
 	}
-	in.notNow = s.now().Add(jitter(backoff(time.Second, in.tries-1, time.Minute)))
+	in.notNow = s.now().Add(backoff.Delay(time.Second, in.tries-1, time.Minute))
 	s.tell(l, a.began, a.err)
 }
 
@@ -246,24 +247,4 @@ func (w *Watcher) inspect(ctx context.Context, j job) answer {
 	began := time.Now()
 	facts, err := w.engine.Inspect(ctx, j.id)
 	return answer{job: j, facts: facts, err: err, took: time.Since(began)}
-}
-
-// backoff returns least doubled n times, at most most.
-func backoff(least time.Duration, n int, most time.Duration) time.Duration {
-	d := least
-	for range n {
-		if d >= most {
-			break
-		}
-		d *= 2
-	}
-	return min(d, most)
-}
-
-// jitter returns a random duration in [d/2, d].
-func jitter(d time.Duration) time.Duration {
-	if d <= 1 {
-		return d
-	}
-	return d/2 + rand.N(d/2+1)
 }

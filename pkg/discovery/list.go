@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"berth/internal/backoff"
+
 	"go.uber.org/zap"
 )
 
@@ -50,7 +52,7 @@ func (s *state) listed(a listAnswer) {
 		s.w.log.Info("full list answered again")
 	}
 	s.list.tries, s.list.notNow = 0, time.Time{}
-	s.list.resyncAt = s.now().Add(jitter(s.w.opts.Resync * 4 / 3))
+	s.list.resyncAt = s.now().Add(backoff.Jitter(s.w.opts.Resync * 4 / 3))
 	present := make(map[string]struct{}, len(a.lines))
 	for _, line := range a.lines {
 		present[line.ID] = struct{}{}
@@ -176,7 +178,7 @@ func (s *state) listFailed(a listAnswer) {
 		s.w.log.Warn("full list failed, what is known stays", zap.Error(a.err))
 	}
 	s.list.tries++
-	s.list.notNow = s.now().Add(jitter(backoff(time.Second, s.list.tries-1, 30*time.Second)))
+	s.list.notNow = s.now().Add(backoff.Delay(time.Second, s.list.tries-1, 30*time.Second))
 	s.oweList(a.all)
 }
 

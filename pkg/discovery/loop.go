@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"berth/internal/backoff"
+
 	"go.uber.org/zap"
 )
 
@@ -170,7 +172,7 @@ func (s *state) tick(now time.Time) {
 	}
 	s.askSurvivors(now)
 	if s.stream.Up && !s.list.resyncAt.IsZero() && !now.Before(s.list.resyncAt) && !s.list.owed && !s.list.inFlight {
-		s.list.resyncAt = now.Add(jitter(s.w.opts.Resync * 4 / 3))
+		s.list.resyncAt = now.Add(backoff.Jitter(s.w.opts.Resync * 4 / 3))
 		s.list.lightly++
 		s.w.metrics.resyncs.Inc()
 		s.oweList(s.list.lightly%10 == 0)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"berth/internal/backoff"
 )
 
 type streamKind uint8
@@ -74,7 +76,7 @@ func (w *Watcher) streams(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(jitter(backoff(w.opts.ReconnectMin, failures, w.longestWait(err)))):
+		case <-time.After(backoff.Delay(w.opts.ReconnectMin, failures, w.longestWait(err))):
 		}
 	}
 }

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"time"
+
+	"berth/internal/backoff"
 
 	"go.uber.org/zap"
 )
@@ -39,7 +40,7 @@ func (n *Notices) Identity(ctx context.Context) (Identity, error) {
 		}
 		return n.unverified("the instance metadata service is disabled"), nil
 	}
-	var wait backoff
+	wait := backoff.Backoff{Least: firstBackoff, Most: maxBackoff}
 	for try := 1; ; try++ {
 		id, err := n.read(ctx)
 		switch {
@@ -54,7 +55,7 @@ func (n *Notices) Identity(ctx context.Context) (Identity, error) {
 		case try >= overrideTries && n.override.complete():
 			return n.unverified("the instance metadata service does not answer"), nil
 		}
-		if !wait.sleep(ctx) {
+		if !wait.Sleep(ctx) {
 			return Identity{}, fmt.Errorf("identify the instance: %w (last: %w)", ctx.Err(), err)
 		}
 	}
@@ -160,7 +161,7 @@ func (n *Notices) completeIdentity(ctx context.Context) error {
 			return nil
 		}
 	}
-	wait := backoff{max: time.Minute}
+	wait := backoff.Backoff{Least: firstBackoff, Most: time.Minute}
 	for {
 		if !id.Verified {
 			read, err := n.read(ctx)
@@ -182,30 +183,8 @@ func (n *Notices) completeIdentity(ctx context.Context) error {
 				return nil
 			}
 		}
-		if !wait.sleep(ctx) {
+		if !wait.Sleep(ctx) {
 			return nil
 		}
-	}
-}
-
-// backoff doubles from firstBackoff to max (zero: maxBackoff), and sleeps for a random time of the upper half of it.
-type backoff struct {
-	max, next time.Duration
-}
-
-// sleep reports false if ctx ended first.
-func (b *backoff) sleep(ctx context.Context) bool {
-	limit := b.max
-	if limit == 0 {
-		limit = maxBackoff
-	}
-	b.next = min(limit, max(firstBackoff, 2*b.next))
-	t := time.NewTimer(b.next/2 + rand.N(b.next/2))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

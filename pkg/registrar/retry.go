@@ -3,9 +3,9 @@ package registrar
 // What each fault of a call means for the group it happened in: its state, and how long to wait.
 
 import (
-	"math/rand/v2"
 	"time"
 
+	"berth/internal/backoff"
 	"berth/pkg/registrar/elb"
 )
 
@@ -48,11 +48,11 @@ func (b behaviour) longest(peers int) time.Duration {
 // delay is how long a class of calls waits after that many failed attempts in a row. A target that is refused in the
 // agent's first two minutes is most likely an instance that is not yet running: it is tried again soon.
 func (b behaviour) delay(attempts int, uptime time.Duration, peers int) time.Duration {
-	wait := min(b.longest(peers), b.first<<min(attempts-1, 13))
+	wait := backoff.Double(b.first, attempts-1, b.longest(peers))
 	if b.soonAtStart && uptime < 2*time.Minute {
 		wait = 10 * time.Second
 	}
-	return wait/2 + rand.N(wait/2+1)
+	return backoff.Jitter(wait)
 }
 
 // behaviours is the one table of what follows from each fault. docs/operations.md shows the same table.

@@ -55,7 +55,7 @@ var arrows = map[string][]string{
 }
 
 // later lists the rooms that the rules name before they exist.
-var later = []string{"internal/backoff"}
+var later = []string{}
 
 const (
 	elbv2 = "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"berth/internal/backoff"
 	"berth/internal/statedir"
 )
 
@@ -39,6 +40,7 @@ func Open(dir, bootID string, opts Options) (*Ledger, error) {
 		l: l, log: l.log, fs: opts.FS, dir: dir, path: filepath.Join(dir, fileName),
 		holder: cmp.Or(opts.Holder, strconv.Itoa(os.Getpid())+" "+strings.Join(os.Args, " ")),
 		room:   cmp.Or(opts.room, defaultRoom),
+		wait:   backoff.Backoff{Least: retryLeast, Most: retryMost},
 		ended:  make(chan struct{}),
 	}
 	if w.fs == nil {

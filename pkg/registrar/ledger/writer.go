@@ -8,11 +8,11 @@ package ledger
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
 
+	"berth/internal/backoff"
 	"berth/internal/statedir"
 )
 
@@ -41,7 +41,7 @@ type writer struct {
 	aside  string            // the name under which what lies at path has to be set aside first; empty: nothing has to
 
 	file    *logFile // nil: the whole state has to be written
-	backoff time.Duration
+	wait    backoff.Backoff
 	retry   <-chan time.Time // nil: not waiting
 	compact *compaction      // nil: none under way
 	// compactAt is the position in file from which it is due for compaction.
@@ -101,7 +101,7 @@ func (w *writer) commit() {
 		w.trouble(err)
 		return
 	}
-	w.backoff = 0
+	w.wait.Reset()
 	w.startCompaction()
 }
 
@@ -116,8 +116,7 @@ func (w *writer) forsake(cause error) {
 // trouble notes that the disk does not take the ledger, and arms the next attempt.
 func (w *writer) trouble(err error) {
 	w.l.degrade(err)
-	w.backoff = min(max(retryLeast, 2*w.backoff), retryMost)
-	w.retry = time.After(w.backoff/2 + rand.N(w.backoff/2+1)) //nolint:gosec // jitter
+	w.retry = time.After(w.wait.Next())
 }
 
 // append writes what has changed as one line.
