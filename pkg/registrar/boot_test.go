@@ -149,3 +149,25 @@ func TestRegistrar_frozenFieldsAlone(t *testing.T) {
 		}
 	}, web(), api())
 }
+
+// A removal of an earlier boot's target is in the ledger like any other: whoever comes after an agent that dies while it is
+// under way, or before it is known what became of it, must not count on it.
+func TestRegistrar_removesOfAnEarlierBoot(t *testing.T) {
+	for name, fault := range map[string]elbsim.Fault{
+		"under way": {Kind: elbsim.FaultLatency, Action: "DeregisterTargets", Delay: elbsim.Duration(time.Minute)},
+		"in doubt":  {Kind: elbsim.FaultError, Action: "DeregisterTargets", Code: "InternalFailure", Status: 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.ledgerOf("boot-0", "web", 1)
+				w.fault(fault)
+				w.start()
+				w.want()
+				w.after(2 * time.Second)
+				if got := w.ledger.Entries(); len(got) != 1 || got[0].Phase != ledger.Intended {
+					t.Errorf("the ledger has %+v; want it intended", got)
+				}
+			}, web())
+		})
+	}
+}

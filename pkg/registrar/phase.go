@@ -47,6 +47,11 @@ func ledgerPhase(s State, inFlight pacer.Class, awaitGone bool) ledger.Phase {
 	return ledger.Absent
 }
 
+// unsure reports whether a write may still change what is known: one in flight, or one in doubt.
+func (s State) unsure(inFlight pacer.Class) bool {
+	return inFlight != pacer.ClassNone || !s.DoubtUntil.IsZero()
+}
+
 // flight is the write in flight, and the targets that it names.
 type flight struct {
 	class   pacer.Class
@@ -101,8 +106,9 @@ func (r *reconciler) tell(targets ...target.Target) {
 			notes[phase] = append(notes[phase], t)
 		case !entered || s.Run.ID != "" && !s.Run.Same(e.Run):
 			claims = append(claims, r.entry(t, phase, s.Run))
-		case phase == ledger.Intended && e.Phase == ledger.Registered && e.BootID != r.env.bootID:
-			// Whoever reads that another boot had it registered takes it for an intent: see newReconciler.
+		case phase == ledger.Intended && e.Phase == ledger.Registered && e.BootID != r.env.bootID && !s.unsure(r.flight.of(t)):
+			// Whoever reads that another boot had it registered takes it for an intent: see newReconciler. Of a call that may
+			// still take effect that says nothing.
 		case phase != e.Phase || phase == ledger.Registered && e.Confirmed.IsZero():
 			notes[phase] = append(notes[phase], t)
 		}
