@@ -70,12 +70,16 @@ func TestPruneTargets(t *testing.T) {
 			f.show(at("web", 9).Target, at("web", 10).Target)
 			ctx, cancel := context.WithTimeout(t.Context(), controlPatrol)
 			defer cancel()
+			begun := time.Now()
 			got := pruneTargets(ctx, f.prune, f.view, []status.GroupTargetV1{at("web", 9), at("web", 11), at("api", 9)})
 			if len(f.asked) != 1 || f.asked[0] != at("web", 9).Target {
 				t.Errorf("asked to prune %v; want the one that is unclaimed and was named", f.asked)
 			}
 			if removed, left := len(got.Removed), len(got.Left); removed != map[bool]int{false: 1}[stuck] || left != map[bool]int{false: 2, true: 3}[stuck] {
 				t.Errorf("stuck %v: got %+v", stuck, got)
+			}
+			if took := time.Since(begun); !stuck && took > 0 {
+				t.Errorf("took %v; want no time for the last requests to end", took)
 			}
 			var out bytes.Buffer
 			_ = json.NewEncoder(&out).Encode(got)

@@ -162,6 +162,30 @@ func TestNotifier_newsInABurst(t *testing.T) {
 	}
 }
 
+// Each half of what the agent knows tells of its own news.
+func TestNotifier_newsOfEach(t *testing.T) {
+	for name, of := range map[string]func(*outlook, <-chan struct{}){
+		"containers":           func(o *outlook, news <-chan struct{}) { o.docker = news },
+		"target groups":        func(o *outlook, news <-chan struct{}) { o.aws = news },
+		"connection to Docker": func(o *outlook, news <-chan struct{}) { o.stream = news },
+		"host":                 func(o *outlook, news <-chan struct{}) { o.host = news },
+	} {
+		m, _ := notified(t, time.Hour, func(n *notifier, _ *manager, a *telling) {
+			n.outlook = func() outlook {
+				o := a.outlook()
+				news := o.aws
+				o.aws = nil
+				of(&o, news)
+				return o
+			}
+			a.after(10*time.Minute, func() { a.status = "2 targets in 1 group" })
+		})
+		if m.count("STATUS=2 targets in 1 group") != 1 {
+			t.Errorf("%s: told %q; want the status that they changed", name, m.told)
+		}
+	}
+}
+
 // A status that says for how long something lasts is another one each second, though nobody has news.
 func TestNotifier_statusCounts(t *testing.T) {
 	m, _ := notified(t, 10*time.Second, func(n *notifier, m *manager, a *telling) {
