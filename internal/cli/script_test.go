@@ -40,7 +40,7 @@ type scriptHost struct {
 	stop   func()
 	ids    map[string]string // by container name
 	faults []string          // of elbsim, in force
-	mu     sync.Mutex        // guards failStop
+	mu     sync.Mutex        // guards fail
 	fail   string            // what Docker answers to a stop; empty: it stops
 }
 

@@ -13,7 +13,8 @@
 //	watcher.go loop.go api.go        the loop that owns it all, and what may be asked of it
 //	stream.go inspect.go list.go     the goroutines that ask Docker, and how their answers are taken in
 //	drains.go save.go drainfile.go   what is taken out on purpose, and how that outlives the process
-//	docker.go socket.go              the real Docker; enginetest holds one in memory
+//
+// The real Docker is in docker; enginetest holds one in memory.
 package discovery
 
 import (

@@ -13,6 +13,7 @@
 //	arrival.go    the one judge of what serves there
 //	subject.go    what the two are about: a run, a name, the host, a target
 //	select.go     which rows and groups a name means
+//	text.go       sentences joined, and made plain for a terminal
 package status
 
 import (

@@ -19,7 +19,7 @@ import (
 // keeps any part of what was not synced.
 type Disk struct {
 	// hook is called before each operation, with no lock held: it may fail, or block for as long as it likes. With
-	// errShort a write takes half of its bytes first.
+	// ErrShort a write takes half of its bytes first.
 	hook func(op, path string) error
 
 	Mu      sync.Mutex
@@ -288,7 +288,7 @@ func (d *Disk) SyncDir(dir string) error {
 	return nil
 }
 
-// memFile is an open file of a memDisk.
+// memFile is an open file of a Disk.
 type memFile struct {
 	d     *Disk
 	inode *memInode

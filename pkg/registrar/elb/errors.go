@@ -87,7 +87,7 @@ const (
 	CodeConnection = "Connection"
 	CodeCanceled   = "Canceled"
 	codeBadReply   = "BadReply"
-	// codeCredentials: there were none to sign a call with, so that none was made.
+	// CodeCredentials: there were none to sign a call with, so that none was made.
 	CodeCredentials = "Credentials"
 )
 

@@ -15,7 +15,7 @@ import (
 	"berth/pkg/target"
 )
 
-// parseLedger reads a file. Its error is a *corruptError.
+// parse reads a file. Its error is a *corruptError.
 func parse(data []byte) (*content, error) {
 	d := &decoder{
 		content: &content{records: map[claim]*record{}},
@@ -48,7 +48,7 @@ func parse(data []byte) (*content, error) {
 	return d.content, nil
 }
 
-// ledgerDecoder reads lines one after another. Text that repeats from entry to entry is kept once.
+// decoder reads lines one after another. Text that repeats from entry to entry is kept once.
 type decoder struct {
 	content    *content
 	seenHeader bool

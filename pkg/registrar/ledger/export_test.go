@@ -23,16 +23,16 @@ func failing(ops string, err error, n *atomic.Int64) func(op, path string) error
 
 // What tests of other packages need of the inside of a ledger.
 
-// longestLinger is how long a commit waits for more to go with it.
+// LongestLinger is how long a commit waits for more to go with it.
 const LongestLinger = noteLinger
 
-// withRoom has less pre-written than a ledger of full size.
+// WithRoom has less pre-written than a ledger of full size.
 func WithRoom(o Options, room int64) Options {
 	o.room = room
 	return o
 }
 
-// awaitWriter waits until the ledger's goroutine has ended.
+// AwaitWriter waits until the ledger's goroutine has ended.
 func AwaitWriter(l *Ledger) { <-l.writer.ended }
 
 // entriesOn returns what the ledger on a disk holds, in no order.

@@ -13,7 +13,7 @@ import (
 	"berth/internal/statedir"
 )
 
-// ledgerFile is a file and how far it is used.
+// logFile is a file and how far it is used.
 type logFile struct {
 	statedir.File
 	used, base int64

@@ -24,7 +24,7 @@ import (
 	"berth/pkg/target"
 )
 
-// ledgerSchema is the version that this program writes.
+// schema is the version that this program writes.
 const schema = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -65,7 +65,7 @@ func (x *extra) without(otherRun bool, names ...string) *extra {
 	return &kept
 }
 
-// ledgerHeader is the first line of the file.
+// fileHeader is the first line of the file.
 type fileHeader struct {
 	Schema     int       `json:"schema"`
 	InstanceID string    `json:"instance_id"`
@@ -74,7 +74,7 @@ type fileHeader struct {
 	extra      []member
 }
 
-// ledgerContent is what a file says.
+// content is what a file says.
 type content struct {
 	header  fileHeader
 	records map[claim]*record

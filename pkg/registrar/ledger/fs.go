@@ -16,7 +16,7 @@ import (
 
 const (
 	dirMode = 0o750
-	// maxLedgerSize is far above what a ledger can need (100,000 entries take 90 MB) and below what would hurt a host.
+	// maxSize is far above what a ledger can need (100,000 entries take 90 MB) and below what would hurt a host.
 	maxSize = 512 << 20
 )
 

@@ -3,6 +3,7 @@
 //
 //	ledger.go   Ledger: what is known, and who waits for the disk
 //	entry.go    Entry and its phases
+//	holding.go  what the ledger had of some targets, and taking back what came to nothing
 //	state.go    what has changed since the last commit
 //	writer.go   the one goroutine that writes
 //	file.go     the file: pre-written, appended to, synced

@@ -56,6 +56,6 @@ type Options struct {
 	Holder string
 
 	// room is how much is pre-written beyond the state, at least, in bytes; half of it full starts a compaction.
-	// Zero: ledgerRoom.
+	// Zero: defaultRoom.
 	room int64
 }

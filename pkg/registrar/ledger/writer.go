@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// ledgerRoom is room for some 1,200 changes.
+	// defaultRoom is room for some 1,200 changes.
 	defaultRoom = 1 << 20
-	// ledgerLinger is how long a change that nobody waits for may stay in memory.
+	// noteLinger is how long a change that nobody waits for may stay in memory.
 	noteLinger = time.Second
-	// After trouble the disk is tried again after ledgerRetryLeast, then twice as long each time.
+	// After trouble the disk is tried again after retryLeast, then twice as long each time.
 	retryLeast = 500 * time.Millisecond
 	retryMost  = 30 * time.Second
 )
 
 var errReplaced = errors.New("the file was removed or replaced by somebody else")
 
-// ledgerWriter owns the files of a state directory. All but ended belongs to its goroutine once that runs.
+// writer owns the files of a state directory. All but ended belongs to its goroutine once that runs.
 type writer struct {
 	l      *Ledger
 	log    *zap.Logger
