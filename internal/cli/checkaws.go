@@ -35,7 +35,7 @@ type checkedHost struct {
 
 // newCheckedHost returns a host whose calls are as awsCfg says.
 func newCheckedHost(id host.Identity, awsCfg aws.Config, cfg *config.Config) *checkedHost {
-	h := &checkedHost{id: id, cfg: cfg, elb: elb.NewInspector(awsCfg, elb.Options{ReadTimeout: checkTime})}
+	h := &checkedHost{id: id, cfg: cfg, elb: elb.NewInspector(awsCfg, elb.Options{ReadTimeout: 2 * checkTime})}
 	h.elb.OnDate(func(ahead time.Duration) { h.ahead = &ahead })
 	return h
 }

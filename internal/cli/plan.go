@@ -142,11 +142,11 @@ func dryly(
 	ctx context.Context, cfg *config.Config, env *environment, log *zap.Logger, timeout time.Duration,
 	use func(ctx context.Context, a *agent.Core, s *registrar.Snapshot, complete bool) error,
 ) error {
-	err := agent.Dry(ctx, agent.Options{Config: cfg, Log: log, BootID: host.BootID(), Engine: env.engine}, timeout, use)
-	if code := exitOf(err); code != exitFailure {
-		return exit(code, err)
+	a, err := agent.NewCore(ctx, agent.Options{Config: cfg, Log: log, BootID: host.BootID(), Engine: env.engine, DryRun: true})
+	if err != nil {
+		return exit(exitOf(err), err)
 	}
-	return err
+	return a.Try(ctx, timeout, func(ctx context.Context, s *registrar.Snapshot, complete bool) error { return use(ctx, a, s, complete) })
 }
 
 // usageCode is the exit code of a wrong command line of cmd, given args: exitUsage, unless that was asked to mean that

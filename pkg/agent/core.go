@@ -14,7 +14,7 @@
 //	controldrain.go  the control socket: drains
 //	controlprune.go  the control socket: prune
 //	explained.go     what becomes of a container, and why
-//	dry.go           a Core that changes nothing
+//	try.go           running a Core until every group was looked at, for a look alone
 //	cleanup.go       removing from the ledger alone, at boot and at shutdown
 package agent
 

@@ -32,3 +32,9 @@ func (a *Core) ControlHandler() http.Handler { return a.controlHandler() }
 
 // Registry returns the metrics.
 func (a *Core) Registry() *prometheus.Registry { return a.registry }
+
+// Outlook returns what the service manager would be told, and what tells of news, by name.
+func (a *Agent) Outlook() (waiting, line string, counts bool, news map[string]<-chan struct{}) {
+	o := a.outlook()
+	return o.waiting, o.status, o.counts, map[string]<-chan struct{}{"docker": o.docker, "aws": o.aws, "stream": o.stream, "host": o.host}
+}

@@ -102,7 +102,7 @@ func TestServer_Readiness_checks(t *testing.T) {
 	}
 }
 
-func TestStatusV1_Summary(t *testing.T) {
+func TestV1_Summary(t *testing.T) {
 	var a agent
 	s := unserved(t, &a)
 	summary := func() string { status := s.Status(); return status.Summary() }

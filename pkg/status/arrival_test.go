@@ -78,7 +78,7 @@ func TestAwaited(t *testing.T) {
 
 		"still wanted":             {drained, "", []Row{row(Healthy, at)}, []GroupV1{acted}, Pending, "nothing drains it"},
 		"leaving, denied":          {drained, "", []Row{row(Leaving, at)}, []GroupV1{denied}, Pending, "leaving in web"},
-		"the target group is gone": {drained, "", []Row{row(Leaving, at)}, []GroupV1{deleted}, Reached, "nothing of it"},
+		"the target group is gone": {drained, "", []Row{row(Leaving, at)}, []GroupV1{deleted}, Pending, "leaving in web"},
 		"wanted in a group gone":   {drained, "", []Row{row(Blocked)}, []GroupV1{deleted}, Pending, "nothing drains it"},
 		"draining, not acted on":   {drained, "", []Row{row(Draining, at)}, []GroupV1{behind}, Pending, "draining in web"},
 		"leaving elsewhere":        {drained, "api", []Row{row(Leaving, at), row(Drained, in("api"))}, []GroupV1{acted}, Reached, "nothing of it"},

@@ -204,7 +204,9 @@ func (d *Departure) standing(s *V1, rows []*Row) standing {
 	for _, r := range rows {
 		g := GroupNamed(s, r.Group)
 		switch {
-		case g != nil && g.State == registrar.StateGone: // and its targets with it
+		case g != nil && g.State == registrar.StateGone && (d.kind == aRun || d.kind == theHost):
+			// And its targets with it, as far as somebody waits to stop something. It may have been another account that said
+			// so: whoever asks whether a target is gone waits for more.
 		case r.State.Wanted(), r.State == Unclaimed, r.State == Leaving && r.Target.ID != "":
 			if d.refused(g) {
 				at.blocked = r

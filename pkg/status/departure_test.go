@@ -386,7 +386,7 @@ func TestDeparture_target(t *testing.T) {
 		"leaving":                        {seen(registrar.StateOK, row(Leaving)), LeavingPhase},
 		"draining":                       {seen(registrar.StateOK, row(Draining)), DrainingPhase},
 		"gone":                           {seen(registrar.StateOK), DrainingPhase},
-		"gone with its group":            {seen(registrar.StateGone, row(Unclaimed)), DrainingPhase},
+		"its group is gone, says AWS":    {seen(registrar.StateGone, row(Unclaimed)), LeavingPhase},
 		"the group is served no more":    {left, LeavingPhase},
 		"the group left, by its name":    {sameName, LeavingPhase},
 		"the agent does not know (yet)":  {&V1{Seq: 1, Groups: seen(registrar.StateOK).Groups}, LeavingPhase},

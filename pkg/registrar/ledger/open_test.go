@@ -138,7 +138,7 @@ func TestOpen_writesNothing(t *testing.T) {
 	}
 }
 
-func TestPeekLedger(t *testing.T) {
+func TestPeek(t *testing.T) {
 	dir := t.TempDir()
 	peek := func(want ...Entry) {
 		t.Helper()

@@ -9,16 +9,10 @@ import (
 	"berth/pkg/registrar"
 )
 
-// Dry runs a Core that changes nothing until every group has been looked at, or timeout is over, and then has use look at it
-// while it still runs. complete reports whether every group has been. Its errors are those of NewCore, of Run, and of use.
-func Dry(
-	ctx context.Context, o Options, timeout time.Duration, use func(ctx context.Context, a *Core, s *registrar.Snapshot, complete bool) error,
-) error {
-	o.DryRun = true
-	a, err := NewCore(ctx, o)
-	if err != nil {
-		return err
-	}
+// Try runs the parts until every group has been looked at, or timeout is over, and then has use look at them while they
+// still run. complete reports whether every group has been. It is for a Core whose Options say DryRun. Its error is that of
+// Run, or of use.
+func (a *Core) Try(ctx context.Context, timeout time.Duration, use func(ctx context.Context, s *registrar.Snapshot, complete bool) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -26,7 +20,7 @@ func Dry(
 	patient, stop := context.WithTimeout(ctx, timeout)
 	s, complete := a.allTried(patient)
 	stop()
-	used := use(ctx, a, s, complete)
+	used := use(ctx, s, complete)
 	cancel()
 	return errors.Join(<-ended, used)
 }
