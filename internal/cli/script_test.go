@@ -100,7 +100,7 @@ func setUpScript(env *testscript.Env) error {
 	h := &scriptHost{engine: enginetest.New(), config: agenttest.ConfigFile(dir), ids: map[string]string{}, stop: func() {}}
 	env.Defer(func() { h.stop() })
 	env.Values[scriptKey{}] = h
-	yaml := agenttest.YAML(dir, []string{"web", "dns"}, fmt.Sprintf("docker: {socket: %s/d.sock}\ndrain: {shutdown_max_wait: 2s}\n", dir))
+	yaml := agenttest.YAML(dir, []string{"web", "dns"}, fmt.Sprintf("docker: {socket: %s/d.sock}\ndrain: {shutdown_max_wait: 6s}\n", dir))
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.WriteFile(h.config, []byte(yaml), 0o644)); err != nil {
 		return err
 	}

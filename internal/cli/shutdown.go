@@ -38,10 +38,12 @@ type shutdownDrain struct {
 	env   *environment
 	agent agentFlags
 	state func(context.Context) string // what systemd says of itself
+	// settle waits until load balancers have settled, or ctx ends.
+	settle func(ctx context.Context, d time.Duration)
 }
 
 func newShutdownDrainCommand(env *environment) *cobra.Command {
-	c := &shutdownDrain{env: env, state: systemState}
+	c := &shutdownDrain{env: env, state: systemState, settle: sleep}
 	cmd := &cobra.Command{
 		Use:    "shutdown-drain",
 		Short:  "Take the host out of its target groups while it shuts down",
@@ -69,6 +71,13 @@ func systemState(ctx context.Context) string {
 	defer cancel()
 	out, _ := exec.CommandContext(ctx, "systemctl", "is-system-running").Output() // anything but running is a failure to it
 	return strings.TrimSpace(string(out))
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 // stays reports whether a system in this state goes on. Where the state is not known it does not: the unit cannot be
@@ -160,10 +169,7 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 	fmt.Fprintf(c.env.stdout, "deregistered %d targets\n", removed)
 	if removed > 0 {
 		// Nobody looks at them any more; this is how long load balancers go on sending.
-		select {
-		case <-time.After(min(settle, time.Until(latest))):
-		case <-ctx.Done():
-		}
+		c.settle(ctx, min(settle, time.Until(latest)))
 	}
 	return exit(exitFailure, err)
 }

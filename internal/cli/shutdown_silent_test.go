@@ -69,7 +69,7 @@ func TestShutdownDrain_agentDiesAfterItTookTheDrain(t *testing.T) {
 	t.Setenv("BERTH_DRAIN_SHUTDOWN_MAX_WAIT", longest)
 	var out, errs strings.Builder
 	env := &environment{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: os.Getenv}
-	c := &shutdownDrain{env: env, state: func(context.Context) string { return "stopping" }}
+	c := &shutdownDrain{env: env, state: func(context.Context) string { return "stopping" }, settle: sleep}
 	err = c.run(t.Context())
 	if !drained.Load() {
 		t.Fatalf("the agent was not asked to drain:\n%s", errs.String())

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,17 +19,25 @@ import (
 	"berth/test/agenttest"
 )
 
-// shutdown runs `berth shutdown-drain` on a system in that state, whose state and configuration are in dir.
+// shutdown runs `berth shutdown-drain` on a system in that state, whose state and configuration are in dir. It has time
+// enough for a machine that is busy, and no load balancer to settle.
 func shutdown(t *testing.T, state, dir string) (code int, stdout, stderr string) {
+	t.Helper()
+	return shutdownWithin(t, "1m", state, dir)
+}
+
+// shutdownWithin is shutdown with that longest wait.
+func shutdownWithin(t *testing.T, longest, state, dir string) (code int, stdout, stderr string) {
 	t.Helper()
 	t.Setenv("BERTH_STATE_DIR", dir)
 	t.Setenv("BERTH_TARGET_GROUP", "web")
 	t.Setenv("BERTH_CONTROL_SOCKET", filepath.Join(dir, "b.sock"))
 	t.Setenv("BERTH_STATUS_LISTEN", "127.0.0.1:1") // where nobody listens
-	t.Setenv("BERTH_DRAIN_SHUTDOWN_MAX_WAIT", "3s")
+	t.Setenv("BERTH_DRAIN_SHUTDOWN_MAX_WAIT", longest)
 	var out, errs strings.Builder
 	env := &environment{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, getenv: os.Getenv}
 	c := &shutdownDrain{env: env, state: func(context.Context) string { return state }}
+	c.settle = func(_ context.Context, d time.Duration) { fmt.Fprintf(&out, "settling for %s\n", d) }
 	err := coded(c.run(t.Context()))
 	var e *exitError
 	if errors.As(err, &e) {
@@ -59,9 +68,9 @@ func TestShutdownDrain_withoutAnAgent(t *testing.T) {
 		left                  int
 		stdout                string
 	}{
-		"of this boot":             {"stopping", agenttest.Instance, host.BootID(), 0, "deregistered 2 targets"},
-		"of another boot":          {"stopping", agenttest.Instance, "before", 0, "deregistered 2 targets"},
-		"the state cannot be told": {"", agenttest.Instance, host.BootID(), 0, "deregistered 2 targets"},
+		"of this boot":             {"stopping", agenttest.Instance, host.BootID(), 0, "deregistered 2 targets\nsettling for 10s\n"},
+		"of another boot":          {"stopping", agenttest.Instance, "before", 0, "deregistered 2 targets\nsettling for 10s\n"},
+		"the state cannot be told": {"", agenttest.Instance, host.BootID(), 0, "deregistered 2 targets\nsettling for 10s\n"},
 		"of another instance":      {"stopping", other, host.BootID(), 2, "deregistered 0 targets"},
 	}
 	for name, c := range cases {
@@ -148,7 +157,7 @@ func TestShutdownDrain_byAgent(t *testing.T) {
 	agent := startRun(t, dir, nil)
 	// Without Docker no group can act on anything: that is said after the longest wait, and nothing is asked of the
 	// ledger, which the agent holds.
-	code, stdout, stderr := shutdown(t, "stopping", dir)
+	code, stdout, stderr := shutdownWithin(t, "3s", "stopping", dir)
 	if strings.Contains(stderr, "working from the ledger") {
 		t.Errorf("%d, %q, %s; want the agent to do it", code, stdout, stderr)
 	}
@@ -183,7 +192,7 @@ func TestShutdownDrain_agentNotConnected(t *testing.T) {
 	t.Setenv(endpoint, "http://"+silent.Addr().String())
 	agent := startRun(t, dir, nil)
 	t.Setenv(endpoint, answering)
-	code, stdout, stderr := shutdown(t, "stopping", dir)
+	code, stdout, stderr := shutdownWithin(t, "15s", "stopping", dir) // a third of it is the agent's, to be connected
 	if code != 0 || !strings.Contains(stderr, "does not know yet what is registered; working from the ledger") || !strings.Contains(stdout, "deregistered 1 targets") {
 		t.Errorf("%d, %q, %s; want 0, and the ledger's target deregistered", code, stdout, stderr)
 	}

@@ -149,6 +149,7 @@ func TestExit_boot(t *testing.T) {
 	w.registered("web", 0)
 	stale()
 	w.system("stopping")
+	w.env = append(w.env, "BERTH_DRAIN_SHUTDOWN_MAX_WAIT=8s") // half of it is for the calls: enough on a busy machine
 	w.exits(outcome{0, "shutdown-drain"})
 	w.registered("web", 0)
 	stale()

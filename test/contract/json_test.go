@@ -43,7 +43,7 @@ func TestJSON_look(t *testing.T) {
 	w.up()
 	w.printed("wait_healthy", 0, "wait", "--json", "web-1")
 	w.printed("wait_registered", 0, "wait", "--json", "--for", "registered", "--group", "web", "web-1")
-	w.printed("wait_pending", 1, "wait", "--json", "--for", "drained", "--timeout", "200ms", "web-1")
+	w.printed("wait_pending", 1, "wait", "--json", "--for", "drained", "--timeout", "2s", "web-1")
 	w.printed("wait_never", 4, "wait", "--json", "web-1", "web-2", "lone", "nobody")
 	w.printed("status", 0, "status", "--json")
 	w.printed("status_all", 0, "status", "--json", "--all")
