@@ -1,6 +1,26 @@
 // Package registrar makes it so: it takes what should be registered and brings each target group there, with one
 // reconciler per group, a ledger of what this host has or may have registered, and one pacer for all calls of the
 // host. It never sees Docker.
+//
+//	registrar.go   what is asked for, and what is published of it
+//	supervise.go   Registrar: which group is served by whom
+//	finder.go      one for each reference: the group that it means
+//	assign.go      which wants and keys are whose
+//	reconciler.go  one for each ARN: permit, plan, ledger, send
+//	plan.go        Plan: the next call, pure
+//	bind.go        Bind: from wants to targets, pure
+//	claims.go      taking in what is new, and whose a target is
+//	phase.go       what is known of a target, and the ledger's phase of it
+//	write.go       registering and deregistering
+//	look.go        what a look at the load balancer shows
+//	result.go      what the result of a call means for its kind of calls
+//	retry.go       what each fault means for a group
+//	schedule.go    when to look
+//	pending.go     what is still to be done, and why
+//	board.go       the state of all groups, and what reconcilers share
+//	mended.go      the credentials are good again
+//	boot.go        removing from the ledger alone
+//	metrics.go     what was changed in AWS
 package registrar
 
 import (
