@@ -246,10 +246,11 @@ func TestPrivateEngine_liveRestore(t *testing.T) {
 func TestSweepEngines(t *testing.T) {
 	RequireDocker(t)
 	engine := StartEngine(t, EngineOptions{})
+	engine.Run(t, Spec{})
+	// From here on any process that starts an engine may sweep this one, too.
 	if err := os.WriteFile(engine.plot.path("owner"), []byte(pidNamespace()+"-1-0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	engine.Run(t, Spec{})
 	sweepEngines()
 	engine.plot.assertGone(t)
 	<-engine.ended
