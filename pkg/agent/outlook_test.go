@@ -36,6 +36,10 @@ func TestAgent_outlook(t *testing.T) {
 		if _, err := sim.AddGroup(elbsim.Group{Name: "web"}); err != nil {
 			t.Fatal(err)
 		}
+		// Long enough for what is waited for to be seen.
+		if _, err := sim.AddFault(elbsim.Fault{Kind: elbsim.FaultLatency, Delay: elbsim.Duration(time.Second)}); err != nil {
+			t.Fatal(err)
+		}
 		engine, network := enginetest.New(), agenttest.NewNetwork()
 		engine.Down()
 		o := agenttest.Memory(engine, sim, agenttest.Group("web"))
