@@ -54,11 +54,27 @@ func (r *reconciler) look(ctx context.Context, permit *pacer.Permit, targets []t
 	for _, t := range targets {
 		s, there := seen[t]
 		if !there && !full {
-			continue // an answer that does not name the target says nothing about it
+			r.unnamed(t, now) // an answer that does not name the target says nothing about it
+			continue
 		}
 		r.observe(t, s, o)
+		if known, ok := r.have[t]; ok && full && known.Unnamed >= unnamedBy {
+			r.have[t] = known.unnamed(now) // should that not have settled it
+		}
 	}
 	r.schedule.lookedAt(now, full, r)
+	for _, s := range r.have {
+		if s.Unnamed >= unnamedBy && !full {
+			r.schedule.wholeBy(s.AskAt)
+		}
+	}
+}
+
+// unnamed takes in that an answer which should have named t did not.
+func (r *reconciler) unnamed(t target.Target, now time.Time) {
+	if s, ok := r.have[t]; ok {
+		r.have[t] = s.unnamed(now)
+	}
 }
 
 // survey goes through a look at the whole group: it counts the peers, adopts what is wanted and already there, takes
@@ -130,6 +146,9 @@ func (r *reconciler) observe(t target.Target, seen elb.Sighting, o observation) 
 		r.forget(t)
 		r.find(t, seen, o.now)
 		return
+	}
+	if !o.full {
+		s.Unnamed, s.AskAt = 0, time.Time{}
 	}
 	settled := s.WrittenAt.IsZero() || !o.begun.Before(s.WrittenAt.Add(settle))
 	doubtful := o.begun.Before(s.DoubtUntil)

@@ -3,6 +3,7 @@ package registrar
 import (
 	"time"
 
+	"berth/internal/backoff"
 	"berth/pkg/registrar/ledger"
 	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
@@ -16,6 +17,12 @@ const (
 	doubt = 30 * time.Second //mutant:forgets-timed-out-write
 	// settle is how long after our own write an observation proves nothing: DescribeTargetHealth may lag behind.
 	settle = 10 * time.Second
+	// An answer about named targets may leave one out, and says nothing of it then. It is asked about by name again after
+	// unnamedFirst, twice as long each time, up to unnamedMost; from the unnamedBy-th time on the whole group is looked at
+	// instead, and who is not in it is absent.
+	unnamedFirst = 15 * time.Second
+	unnamedMost  = 10 * time.Minute
+	unnamedBy    = 2
 )
 
 // State is what is known of one target that is ours, or may be.
@@ -32,6 +39,10 @@ type State struct {
 	WrittenAt time.Time
 	// Run is who the ledger says the target is registered for.
 	Run target.Run
+	// Unnamed counts the answers in a row that should have named the target, and did not; AskAt is when it is asked about
+	// again for a doubt's sake.
+	Unnamed int
+	AskAt   time.Time
 	// Settled reports whether an observation has shown that a removal took effect: the target drains or is gone.
 	Settled bool
 	// Found reports that the target was found draining and nobody here has registered it: it is not ours, and may not be
@@ -65,10 +76,17 @@ func (s State) certainFrom() time.Time {
 	return s.DoubtUntil
 }
 
+// unnamed returns s after one more look that should have shown the target and did not settle anything about it.
+func (s State) unnamed(now time.Time) State {
+	s.AskAt = now.Add(backoff.Delay(unnamedFirst, s.Unnamed, unnamedMost))
+	s.Unnamed++
+	return s
+}
+
 // Step is one call that should be made now, or the time to plan again where none should.
 type Step struct {
 	Class   pacer.Class
-	Targets []target.Target // in order, at most 200
+	Targets []target.Target // in order, at most 200; of a ClassDescribe none: the whole group
 	At      time.Time       // where Class is ClassNone: zero means that nothing is to come
 }
 
@@ -117,20 +135,27 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 		return candidate
 	}
 	var doubtful []target.Target
+	whole := false
 	for _, t := range target.Sorted(have) {
 		switch s := have[t]; {
 		case s.DoubtUntil.IsZero() || s.harmless() && (s.Phase == ledger.Registered || len(want[t]) == 0):
 		case s.certainFrom().After(now):
 			sooner(s.certainFrom())
+		case s.AskAt.After(now):
+			sooner(s.AskAt)
+		case s.Unnamed >= unnamedBy:
+			whole = true
 		default:
 			doubtful = append(doubtful, t)
 		}
 	}
 	hold := c.Hold[pacer.ClassDescribe]
 	switch {
-	case len(doubtful) == 0:
+	case len(doubtful) == 0 && !whole:
 	case hold.After(now):
 		sooner(hold)
+	case whole:
+		return Step{Class: pacer.ClassDescribe}
 	default:
 		return Step{Class: pacer.ClassDescribe, Targets: doubtful[:min(len(doubtful), maxTargets)]}
 	}

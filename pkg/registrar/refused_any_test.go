@@ -31,11 +31,15 @@ type refusing struct {
 	elb.API
 	after time.Duration
 	err   error
-	named int // targets
+	named int    // targets
+	sees  func() // when a registration is sent; may be nil
 }
 
 func (a *refusing) RegisterTargets(_ context.Context, in *elbv2.RegisterTargetsInput, _ ...func(*elbv2.Options)) (*elbv2.RegisterTargetsOutput, error) {
 	a.named += len(in.Targets)
+	if a.sees != nil {
+		a.sees()
+	}
 	time.Sleep(a.after)
 	return nil, a.err
 }
@@ -299,6 +303,13 @@ func TestReconciler_meanwhile(t *testing.T) {
 					api.err = nil
 				}
 				reg.env.calls = elb.New(api, reg.calls)
+				if tt.accept && tt.at == inTheLedger && tt.want != "" {
+					api.sees = func() {
+						if e := kept.Entries(); len(e) != 1 || e[0].Run.ID != tt.want {
+							t.Errorf("when it is sent the ledger has %+v; want it for %q", e, tt.want)
+						}
+					}
+				}
 				r := newReconciler(refusedARN, reg.env, nil)
 				in := input{
 					seq: 1, self: refusedSelf, keys: []string{"web"}, group: elb.Group{Key: "web", Name: "web-prod"},

@@ -199,3 +199,18 @@ func TestRegistrar_claimPassesDuringACall(t *testing.T) {
 		})
 	}
 }
+
+// A removal that fails at once, and may have taken effect: whoever comes next must not take its target for registered.
+func TestRegistrar_removalOfUnknownOutcomeIsNotedAtOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(2 * time.Minute)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Action: "DeregisterTargets", Code: "InternalFailure", Status: 500})
+		w.want()
+		w.after(time.Millisecond)
+		if e := w.ledger.Entries(); len(w.calls("DeregisterTargets")) != 1 || len(e) != 1 || e[0].Phase != ledger.Intended {
+			t.Errorf("a millisecond after the call the ledger has %+v; want one intended", e)
+		}
+	}, web())
+}

@@ -96,6 +96,13 @@ func (s *schedule) lookedAt(now time.Time, full bool, r *reconciler) {
 // soon has the next look come as soon as it may.
 func (s *schedule) soon(now time.Time) { s.verifyAt, s.fullAt = now, now }
 
+// wholeBy has the whole group looked at no later than at.
+func (s *schedule) wholeBy(at time.Time) {
+	if s.fullAt.After(at) {
+		s.fullAt = at
+	}
+}
+
 // putOff has no look before at, unless somebody waits for it, or a look at the whole group has been put off for long.
 func (s *schedule) putOff(at time.Time) {
 	if s.verifyAt.Before(at) {

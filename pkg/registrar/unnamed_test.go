@@ -11,7 +11,6 @@ import (
 	"berth/internal/elbsim"
 	"berth/pkg/registrar"
 	"berth/pkg/registrar/elb"
-	"berth/test/knownfault"
 )
 
 // answering is an API whose answers to looks go through change.
@@ -63,7 +62,6 @@ func (w *world) looksInAnHour() int {
 // The answer to RegisterTargets is lost, the container ends, and no answer about its target names that target. It is asked
 // about less and less often, and a look at the whole group, in which it is absent, settles it.
 func TestRegistrar_targetThatNoAnswerNames(t *testing.T) {
-	knownfault.Skip(t, "14", "a target that no answer names is looked at once a second for ever")
 	inWorld(t, func(t *testing.T, w *world) {
 		w.startWith(registrar.Options{}, func(api elb.API) elb.API {
 			return answering{api, func(in *elbv2.DescribeTargetHealthInput, out *elbv2.DescribeTargetHealthOutput) {
@@ -84,9 +82,51 @@ func TestRegistrar_targetThatNoAnswerNames(t *testing.T) {
 	}, web())
 }
 
+// It is the same with a target that is wanted, and registered: it stays so, and nobody registers it again and again.
+func TestRegistrar_wantedTargetThatNoAnswerNames(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.startWith(registrar.Options{}, func(api elb.API) elb.API {
+			return answering{api, func(in *elbv2.DescribeTargetHealthInput, out *elbv2.DescribeTargetHealthOutput) {
+				if len(in.Targets) > 0 {
+					out.TargetHealthDescriptions = nil
+				}
+			}}
+		})
+		w.want("web", 1)
+		w.after(10 * time.Minute)
+		writes := len(w.writes())
+		if n := w.looksInAnHour(); n > mostLooks {
+			t.Errorf("%d looks in an hour; want at most %d", n, mostLooks)
+		}
+		w.registered("web", 1)
+		if n := len(w.writes()) - writes; n > 0 {
+			t.Errorf("%d writes in an hour in which nothing changed", n)
+		}
+	}, web())
+}
+
+// A removal that was accepted, and of whose target no answer says anything: the whole group is looked at, and it is forgotten.
+func TestRegistrar_removalThatNoAnswerShows(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.startWith(registrar.Options{}, func(api elb.API) elb.API {
+			return answering{api, func(in *elbv2.DescribeTargetHealthInput, out *elbv2.DescribeTargetHealthOutput) {
+				if len(in.Targets) > 0 {
+					out.TargetHealthDescriptions = nil
+				}
+			}}
+		})
+		w.want("web", 1)
+		w.after(2 * time.Minute)
+		w.want()
+		w.after(time.Hour)
+		if e := w.ledger.Entries(); len(e) > 0 {
+			t.Errorf("the ledger still has %+v", e)
+		}
+	}, web())
+}
+
 // An IPv6 address has many spellings, all of one target.
 func TestRegistrar_addressInAnotherSpelling(t *testing.T) {
-	knownfault.Skip(t, "14", "a target that AWS spells differently is looked at once a second for ever")
 	address := netip.MustParseAddr("fd00::a")
 	inWorld(t, func(t *testing.T, w *world) {
 		w.know = func(self *elb.Self) { self.Address6 = address }

@@ -3,6 +3,7 @@ package elb
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -72,7 +73,11 @@ func (c *Client) do(ctx context.Context, operation, group string, f func(context
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	begun := time.Now()
-	ce := classify(operation, group, f(ctx))
+	var way passage
+	ce := classify(operation, group, f(way.trace(ctx)))
+	if ce != nil && way.none() {
+		ce.Unknown = false
+	}
 	if api, ok := c.api.(interface{ unsigned() bool }); ok && ce != nil && signatureCodes[ce.Code] && api.unsigned() {
 		ce.Fault = FaultTransient
 	}
@@ -158,7 +163,7 @@ func (c *Client) Look(ctx context.Context, groupARN string, targets []target.Tar
 			if err != nil {
 				continue // a target without a port of its own is none that we could have made
 			}
-			seen[target.Target{ID: *d.Target.Id, Port: port}] = Sighting{
+			seen[target.Target{ID: sameID(*d.Target.Id), Port: port}] = Sighting{
 				Health:      string(d.TargetHealth.State),
 				Reason:      string(d.TargetHealth.Reason),
 				Description: aws.ToString(d.TargetHealth.Description),
@@ -167,6 +172,14 @@ func (c *Client) Look(ctx context.Context, groupARN string, targets []target.Tar
 		return nil
 	})
 	return seen, ce
+}
+
+// sameID returns a target's id in the one spelling that ids are compared in: an IPv6 address has many.
+func sameID(id string) string {
+	if a, err := netip.ParseAddr(id); err == nil {
+		return a.String()
+	}
+	return id
 }
 
 // Find asks for the facts of one group, by ARN or by name: one group a call, since one unknown name fails them all.

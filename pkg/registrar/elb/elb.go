@@ -8,6 +8,7 @@
 //	inspect.go    what is asked besides, to check a configuration
 //	client.go     the SDK's client, whose calls are made exactly once
 //	reply.go      a success that is none
+//	passage.go    whether a call had a connection to go out on
 //	clock.go      how far this host's clock is from that of AWS
 //	metrics.go    what is asked of AWS
 package elb

@@ -149,8 +149,8 @@ func classify(operation, group string, err error) *CallError {
 	var op *net.OpError
 	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.As(err, &op) && op.Op == "dial":
-		ce.Code, ce.Unknown = CodeConnection, false // nothing was sent
+	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
+		ce.Code, ce.Unknown = CodeConnection, false // nothing was sent: a proxy is asked for a way before it is sent anything
 		ce.Message = op.Error()
 	case errors.Is(err, errNoReply):
 		ce.Code, ce.Message = codeBadReply, "a success, but "+errNoReply.Error()+": is there a proxy that answers in its place?"
