@@ -210,6 +210,14 @@ func (r *reconciler) publish(step Step) {
 		s.State, s.Err, s.Change = behaviours[ce.Fault].state, ce.Error(), elb.Advice(ce, r.in.group.Reference(), r.in.facts)
 		s.RetryAt = r.cond.Hold[c]
 	}
+	remove, add := Outstanding(r.want, r.have, r.cond)
+	for i, outstanding := range [][]target.Target{remove, add} {
+		c := []pacer.Class{pacer.ClassDeregister, pacer.ClassRegister}[i]
+		if first, _ := r.setbacks(c, outstanding, time.Now()); first.said != nil && s.Err == "" {
+			s.State, s.Err = behaviours[first.said.Fault].state, first.said.Error()
+			s.Change, s.RetryAt = elb.Advice(first.said, r.in.group.Reference(), r.in.facts), first.Until
+		}
+	}
 	unserved := ""
 	if why, change := r.in.facts.Unsupported(r.in.self); why != "" && len(r.in.keys) > 0 {
 		s.State, s.Err = StateMisconfigured, "the target group cannot be served: "+why

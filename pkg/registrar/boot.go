@@ -60,10 +60,11 @@ func RemoveStale(ctx context.Context, api elb.API, ledger *ledger.Ledger, stale 
 }
 
 func removeAll(ctx context.Context, calls *elb.Client, o Options, kept *ledger.Ledger, groupARN string, targets []target.Target) (removed int, err error) {
-	attempts := 0
+	attempts, size := 0, maxTargets
+	var refused error // of targets that were refused by themselves
 	for len(targets) > 0 {
 		if ctx.Err() != nil {
-			return removed, errors.Join(err, fmt.Errorf("deregister %d targets from %s: %w", len(targets), elb.Short(groupARN), ctx.Err()))
+			return removed, errors.Join(refused, err, fmt.Errorf("deregister %d targets from %s: %w", len(targets), elb.Short(groupARN), ctx.Err()))
 		}
 		permit := o.Pacer.Ask(pacer.ClassDeregister, attempts > 0)
 		select {
@@ -74,7 +75,7 @@ func removeAll(ctx context.Context, calls *elb.Client, o Options, kept *ledger.L
 			permit.Drop()
 			continue
 		}
-		batch := targets[:min(len(targets), maxTargets)]
+		batch := targets[:min(len(targets), size)]
 		ce := calls.Deregister(ctx, groupARN, batch)
 		permit.Done(outcome(ce))
 		if ce == nil || ce.Fault == elb.FaultGone {
@@ -82,14 +83,21 @@ func removeAll(ctx context.Context, calls *elb.Client, o Options, kept *ledger.L
 				zap.String("target_group", elb.Short(groupARN)), zap.Stringers("targets", batch))
 			kept.Note(groupARN, batch, ledger.Removing)
 			targets, removed = targets[len(batch):], removed+len(batch)
-			attempts, err = 0, nil
+			attempts, err, size = 0, nil, min(2*size, maxTargets)
+			continue
+		}
+		if ce.Fault == elb.FaultInvalid { // for one of them, which is in nobody else's way
+			if size = max(1, len(batch)/2); len(batch) == 1 {
+				refused = errors.Join(refused, fmt.Errorf("deregister %s: %w", batch[0], ce))
+				targets = targets[1:]
+			}
 			continue
 		}
 		attempts++
 		err = ce
 		b := behaviourOf(ce)
 		if b.person && ce.Fault != elb.FaultCredentials {
-			return removed, fmt.Errorf("deregister %d targets: %w", len(targets), ce)
+			return removed, errors.Join(refused, fmt.Errorf("deregister %d targets: %w", len(targets), ce))
 		}
 		o.Log.Warn("call failed", zap.String("operation", elb.OpDeregister), zap.String("target_group", elb.Short(groupARN)), zap.Error(ce))
 		select {
@@ -97,5 +105,5 @@ func removeAll(ctx context.Context, calls *elb.Client, o Options, kept *ledger.L
 		case <-time.After(min(b.delay(attempts, time.Hour, 0), 2*time.Second)):
 		}
 	}
-	return removed, nil
+	return removed, refused
 }

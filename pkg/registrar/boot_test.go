@@ -171,3 +171,19 @@ func TestRegistrar_removesOfAnEarlierBoot(t *testing.T) {
 		})
 	}
 }
+
+// A target that AWS refuses to deregister is said, and keeps no other one registered.
+func TestRemoveStale_refusedTarget(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.ledgerOf("boot-0", "web", 1, 2, 3, 4, 5)
+		api, _, err := w.connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed, err := registrar.RemoveStale(t.Context(), unremovable{api}, w.ledger, ledger.Stale(w.ledger.Entries(), boot), registrar.Options{})
+		if removed != 4 || err == nil || !strings.Contains(err.Error(), "InvalidTarget") || !strings.Contains(err.Error(), ":1:") {
+			t.Errorf("removed %d, %v; want 4, and an error that names the refused one", removed, err)
+		}
+		w.registered("web", 1)
+	}, web())
+}

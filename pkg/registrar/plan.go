@@ -94,6 +94,10 @@ type Step struct {
 type Conditions struct {
 	// Hold says from when on a call of each class may be made again, after a failure.
 	Hold [pacer.Classes]time.Time
+	// Refused are the targets that AWS has refused, by the class of the call. They wait behind those that it has not.
+	Refused [pacer.Classes]map[target.Target]Setback
+	// Again says from when on a target that was refused may be tried again, whichever.
+	Again [pacer.Classes]time.Time
 	// Keep are targets whose container is there but not yet known: they are not removed.
 	Keep map[target.Target]bool
 	// AwaitGone holds a registration back until the target's draining is over, as AWS asks of ip targets.
@@ -114,7 +118,8 @@ type Conditions struct {
 // | yes    | absent, none | register                                                      |
 //
 // Deregistration comes first. A class on hold does not hold the others up: where nothing may be removed now, what is
-// to be added goes out.
+// to be added goes out. Nor does a target that AWS refused hold up one that it has not: that goes first, and what was refused
+// by itself is tried again by itself.
 func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.Time) Step {
 	remove, add := Outstanding(want, have, c)
 	var at time.Time
@@ -127,11 +132,12 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 		if len(candidate.Targets) == 0 {
 			continue
 		}
-		if hold := c.Hold[candidate.Class]; hold.After(now) {
-			sooner(hold)
+		ready, later := c.ready(candidate.Class, candidate.Targets, now)
+		if len(ready) == 0 {
+			sooner(later)
 			continue
 		}
-		candidate.Targets = candidate.Targets[:min(len(candidate.Targets), maxTargets)]
+		candidate.Targets = ready[:min(len(ready), maxTargets)]
 		return candidate
 	}
 	var doubtful []target.Target
@@ -160,6 +166,39 @@ func Plan(want target.Set, have map[target.Target]State, c Conditions, now time.
 		return Step{Class: pacer.ClassDescribe, Targets: doubtful[:min(len(doubtful), maxTargets)]}
 	}
 	return Step{At: at}
+}
+
+// ready returns which of the targets, of which there are some, one call of the class may name now; where none may, from when
+// on one may.
+func (c Conditions) ready(class pacer.Class, targets []target.Target, now time.Time) ([]target.Target, time.Time) {
+	if hold := c.Hold[class]; hold.After(now) {
+		return nil, hold
+	}
+	var untried, suspects []target.Target
+	var first target.Target
+	var until time.Time
+	for _, t := range targets {
+		switch s, refused := c.Refused[class][t]; {
+		case !refused:
+			untried = append(untried, t)
+		case s.Until.IsZero():
+			suspects = append(suspects, t)
+		case until.IsZero() || s.Until.Before(until):
+			first, until = t, s.Until
+		}
+	}
+	again := c.Again[class]
+	switch {
+	case len(untried) > 0:
+		return untried, time.Time{}
+	case again.After(now) && (len(suspects) > 0 || again.After(until)):
+		return nil, again
+	case len(suspects) > 0:
+		return suspects, time.Time{}
+	case until.After(now):
+		return nil, until
+	}
+	return []target.Target{first}, time.Time{}
 }
 
 // Outstanding returns what is registered, or may be, and should not be, and what should be and is not, each in order,

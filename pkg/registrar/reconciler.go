@@ -61,6 +61,7 @@ type reconciler struct {
 	attempts  [pacer.Classes]int            // failed in a row, with nothing but idleness between them
 	batch     [pacer.Classes]int            // the most targets of one call, after a quota or a bad target refused a larger one; 0: no limit
 	turn      [pacer.Classes]int            // where the next batch of one begins, so that a bad target is in nobody's way
+	bad       [pacer.Classes]int            // targets that were refused for the first time, with nothing accepted since
 	doneSeq   uint64                        // of the newest input all of whose calls were answered, or are held up by a failure
 	tried     bool                          // a first attempt has ended, well or not
 	schedule  schedule
@@ -132,7 +133,7 @@ func (r *reconciler) run(ctx context.Context) {
 			r.pause(ctx, step.At)
 			continue
 		}
-		permit := r.ask(step.Class)
+		permit := r.ask(step)
 		step, ok := r.await(ctx, permit, step) //mutant:plans-before-permit/wait
 		if !ok {
 			permit.Drop()
@@ -212,8 +213,14 @@ func (r *reconciler) urgent(c pacer.Class) <-chan time.Time {
 }
 
 // ask gets in line for a call. A look that failed comes after all else, unless writes wait for it, too.
-func (r *reconciler) ask(c pacer.Class) *pacer.Permit {
+func (r *reconciler) ask(step Step) *pacer.Permit {
+	c := step.Class
 	again := r.trouble[c] != nil
+	if len(step.Targets) > 0 {
+		if _, refused := r.cond.Refused[c][step.Targets[0]]; refused {
+			again = true // then all of them were
+		}
+	}
 	if c == pacer.ClassDescribe && again && (r.schedule.looked || r.schedule.failed) {
 		return r.env.pacer.AskLast()
 	}
@@ -317,7 +324,13 @@ func (r *reconciler) next(now time.Time) Step {
 
 // attempted reports whether everything outstanding is held up by a failed call.
 func (r *reconciler) attempted(remove, add []target.Target) bool {
-	return (len(remove) == 0 || r.trouble[pacer.ClassDeregister] != nil) && (len(add) == 0 || r.trouble[pacer.ClassRegister] != nil)
+	now := time.Now()
+	failed := func(c pacer.Class, outstanding []target.Target) bool {
+		_, refused := r.setbacks(c, outstanding, now)
+		return len(outstanding) == 0 || refused || r.trouble[c] != nil
+	}
+	removed, added := failed(pacer.ClassDeregister, remove), failed(pacer.ClassRegister, add)
+	return removed && added
 }
 
 // finished reports whether the group has left the configuration and nothing of ours is left in it.

@@ -15,7 +15,6 @@ import (
 	"berth/pkg/registrar"
 	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
-	"berth/test/knownfault"
 )
 
 // picky is an API that refuses every registration that names port 1.
@@ -34,9 +33,8 @@ func (p picky) RegisterTargets(ctx context.Context, in *elbv2.RegisterTargetsInp
 }
 
 // AWS refuses one target, and has for hours when another one is wanted. The refused one is on hold, alone: the other, which
-// nobody has tried yet, goes at once. Today the whole group waits for the refused one's next attempt.
+// nobody has tried yet, goes at once.
 func TestReconciler_refusedTargetHoldsNobodyElseUp(t *testing.T) {
-	knownfault.Skip(t, "3", "one refused target holds up its group's whole class")
 	for _, peers := range []int{0, 1000} {
 		t.Run(fmt.Sprintf("%d peers", peers), func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -50,6 +48,85 @@ func TestReconciler_refusedTargetHoldsNobodyElseUp(t *testing.T) {
 			}, web())
 		})
 	}
+}
+
+// One bad target among many keeps none of the others waiting for its next attempt.
+func TestReconciler_badTargetAmongGoodOnes(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.startWith(registrar.Options{Peers: 1000}, func(api elb.API) elb.API { return picky{api} })
+		w.after(time.Hour)
+		w.want("web", 1, 2, 3, 4, 5, 6, 7, 8, 9)
+		w.after(20 * time.Second)
+		w.registered("web", 2, 3, 4, 5, 6, 7, 8, 9)
+		if g := w.group("web"); g.State != registrar.StateMisconfigured || g.Err == "" || g.RetryAt.IsZero() || g.Seq != w.d.Seq {
+			t.Errorf("status %+v; want it misconfigured, with the refusal and the next attempt", g)
+		}
+		w.want("web", 2, 3, 4, 5, 6, 7, 8, 9)
+		w.after(time.Second)
+		if g := w.group("web"); g.State != registrar.StateOK {
+			t.Errorf("status %s: %s; want ok, since nobody wants the bad target any more", g.State, g.Err)
+		}
+	}, web())
+}
+
+// When all are refused it is not the targets. They are not asked for one by one again and again, and all come in soon after
+// the first that is accepted.
+func TestReconciler_allTargetsRefused(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		id, err := w.sim.AddFault(elbsim.Fault{Kind: elbsim.FaultError, Action: "RegisterTargets", Code: "InvalidTarget", Status: 400})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		specs, ports := []any{"web"}, []int{}
+		for p := range 50 {
+			specs, ports = append(specs, p+1), append(ports, p+1)
+		}
+		w.want(specs...)
+		w.after(2 * time.Minute)
+		if n := len(w.calls("RegisterTargets")); n < 10 || n > 40 {
+			t.Errorf("%d attempts in the first two minutes; want about one in 5 to 10 s", n)
+		}
+		w.after(time.Hour)
+		before := len(w.calls("RegisterTargets"))
+		w.after(time.Hour)
+		if n := len(w.calls("RegisterTargets")) - before; n == 0 || n > 30 {
+			t.Errorf("%d attempts in an hour; want about one in 2.5 to 5 min", n)
+		}
+		w.sim.RemoveFault(id)
+		w.after(6 * time.Minute)
+		w.registered("web", ports...)
+	}, web())
+}
+
+// unremovable is an API that refuses every deregistration that names port 1.
+type unremovable struct{ elb.API }
+
+func (u unremovable) DeregisterTargets(ctx context.Context, in *elbv2.DeregisterTargetsInput, o ...func(*elbv2.Options)) (*elbv2.DeregisterTargetsOutput, error) {
+	for _, x := range in.Targets {
+		if *x.Port == 1 {
+			return nil, &smithyhttp.ResponseError{
+				Response: &smithyhttp.Response{Response: &http.Response{StatusCode: http.StatusBadRequest}},
+				Err:      &smithy.GenericAPIError{Code: "InvalidTarget", Message: "port 1"},
+			}
+		}
+	}
+	return u.API.DeregisterTargets(ctx, in, o...)
+}
+
+// It is the same for removals.
+func TestReconciler_refusedRemovalHoldsNobodyElseUp(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.startWith(registrar.Options{Peers: 1000}, func(api elb.API) elb.API { return unremovable{api} })
+		w.want("web", 1, 2, 3)
+		w.after(time.Minute)
+		w.want("web", 2, 3)
+		w.after(6 * time.Hour)
+		w.registered("web", 1, 2, 3)
+		w.want("web", 3)
+		w.after(time.Second)
+		w.registered("web", 1, 3)
+	}, web())
 }
 
 // A deregistration is answered with 200 and takes no effect. Until a look has shown that the target is gone, it is known as

@@ -14,6 +14,7 @@
 //	write.go       registering and deregistering
 //	look.go        what a look at the load balancer shows
 //	result.go      what the result of a call means for its kind of calls
+//	setback.go     what AWS refused for itself is on hold alone
 //	retry.go       what each fault means for a group
 //	schedule.go    when to look
 //	pending.go     what is still to be done, and why

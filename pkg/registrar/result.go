@@ -68,6 +68,8 @@ func (r *reconciler) resize(c pacer.Class, n int, ce *elb.CallError, now time.Ti
 	case n > 1:
 		r.batch[c] = n / 2
 		r.cond.Hold[c] = now.Add(time.Second + rand.N(time.Second)) // it is another call
+	case ce.Fault == elb.FaultInvalid && !r.suspected(c):
+		r.batch[c] = 0
 	default:
 		r.batch[c] = 1
 		r.turn[c]++

@@ -48,12 +48,29 @@ func (b behaviour) longest(peers int) time.Duration {
 // delay is how long a class of calls waits after that many failed attempts in a row. A target that is refused in the
 // agent's first two minutes is most likely an instance that is not yet running: it is tried again soon.
 func (b behaviour) delay(attempts int, uptime time.Duration, peers int) time.Duration {
-	wait := backoff.Double(b.first, attempts-1, b.longest(peers))
-	if b.soonAtStart && uptime < 2*time.Minute {
-		wait = 10 * time.Second
+	return b.delayUpTo(b.longest(peers), attempts, uptime)
+}
+
+func (b behaviour) delayUpTo(longest time.Duration, attempts int, uptime time.Duration) time.Duration {
+	wait := backoff.Double(b.first, attempts-1, longest)
+	if b.soonAtStart && uptime < young {
+		wait = soonAtStart
 	}
 	return backoff.Jitter(wait)
 }
+
+// soon is the longest wait while the agent is young, where that is short.
+func (b behaviour) soon(uptime time.Duration) time.Duration {
+	if b.soonAtStart && uptime < young {
+		return soonAtStart
+	}
+	return sharedMost
+}
+
+const (
+	young       = 2 * time.Minute
+	soonAtStart = 10 * time.Second
+)
 
 // behaviours is the one table of what follows from each fault. docs/operations.md shows the same table.
 var behaviours = map[elb.Fault]behaviour{

@@ -26,7 +26,7 @@ func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targe
 		r.tell(targets...)
 	}, nil)
 	r.flight = flight{}
-	now := r.wrote(pacer.ClassDeregister, permit, len(targets), ce)
+	now := r.wrote(pacer.ClassDeregister, permit, targets, ce)
 	if ce != nil {
 		if ce.Unknown {
 			// They may be gone or not. Should one be wanted again, it is registered again.
@@ -90,7 +90,7 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 	var ce *elb.CallError
 	r.during(pacer.ClassRegister, async(func() { ce = r.env.calls.Register(ctx, r.arn, send) }), nil, nil)
 	r.flight = flight{}
-	now := r.wrote(pacer.ClassRegister, permit, len(send), ce)
+	now := r.wrote(pacer.ClassRegister, permit, send, ce)
 	switch {
 	case ce == nil:
 		r.env.pacer.Registered()
@@ -108,21 +108,27 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 	r.own()
 }
 
-// wrote ends a write of n targets: the permit, the looks that it asks for, and what it says about the class. It returns
-// the time of the reply.
-func (r *reconciler) wrote(c pacer.Class, permit *pacer.Permit, n int, ce *elb.CallError) time.Time {
+// wrote ends a write: the permit, the looks that it asks for, and what it says about the class, or about its targets alone.
+// It returns the time of the reply.
+func (r *reconciler) wrote(c pacer.Class, permit *pacer.Permit, targets []target.Target, ce *elb.CallError) time.Time {
 	permit.Done(outcome(ce))
 	now := time.Now()
 	r.tried = true
 	if ce == nil || ce.Unknown {
 		r.schedule.wrote(now, r)
 	}
-	if ce == nil {
+	switch {
+	case ce == nil:
 		r.succeeded(c)
-	} else {
+		r.taken(c, targets)
+	case ce.Fault != elb.FaultInvalid:
 		r.failed(c, ce, now)
+	case len(targets) > 1:
+		r.refusedTogether(c, targets, ce)
+	default:
+		r.refusedAlone(c, targets[0], ce, now)
 	}
-	r.resize(c, n, ce, now)
+	r.resize(c, len(targets), ce, now)
 	return now
 }
 
