@@ -42,13 +42,18 @@ type changeV1 struct {
 }
 
 type groupV1 struct {
-	Keys      []string        `json:"keys"` // none: it has left the configuration
+	Keys []string `json:"keys"` // none: it has left the configuration
+	// Held are keys that name another group by now: what the group has of them is deregistered when that one has accepted it.
+	Held []registrar.Held `json:"held,omitempty"`
+	// Emptied reports that all that this host has in the group is deregistered: at once, or, where Held names keys, later.
+	Emptied   bool            `json:"emptied,omitempty"`
 	Name      string          `json:"name,omitempty"`
 	ARN       string          `json:"arn,omitempty"`
 	State     string          `json:"state"`
 	Err       string          `json:"error,omitempty"`
 	Change    string          `json:"change,omitempty"`
 	Unclaimed []target.Target `json:"unclaimed,omitempty"`
+	called    string
 }
 
 func newPlanCommand(env *environment) *cobra.Command {
@@ -186,14 +191,15 @@ func planOf(s *registrar.Snapshot, complete bool) *planV1 {
 			p.Complete = false
 		}
 		p.Groups = append(p.Groups, groupV1{
-			Keys: g.Keys, Name: g.Name, ARN: g.ARN, State: g.State, Err: g.Err, Change: g.Change, Unclaimed: g.Unclaimed,
+			Keys: g.Keys, Held: g.Held, Emptied: len(g.Keys) == 0 && len(g.Targets) > 0, Name: g.Name, ARN: g.ARN, State: g.State, Err: g.Err, Change: g.Change, Unclaimed: g.Unclaimed,
+			called: status.GroupLabel(&g),
 		})
 	}
 	return p
 }
 
 // label is what people call the group: its keys, or its name in AWS once it has left the configuration.
-func (g *groupV1) label() string { return cmp.Or(strings.Join(g.Keys, ", "), g.Name, g.ARN) }
+func (g *groupV1) label() string { return cmp.Or(strings.Join(g.Keys, ", "), g.called, g.Name, g.ARN) }
 
 // print writes the plan for people: one line a change, + to register, - to deregister.
 func (p *planV1) print(w io.Writer) error {
@@ -215,6 +221,12 @@ func (p *planV1) print(w io.Writer) error {
 		line("%s %s %s in %s: %s", sign, c.Operation, c.Target, c.TargetGroup, status.Plain(c.Why))
 	}
 	for _, g := range p.Groups {
+		if g.Emptied && len(g.Held) == 0 {
+			line("  %s is emptied: the configuration does not name it any more", g.label())
+		}
+		for _, h := range g.Held {
+			line("  %s is emptied of what is of %s, but not before another group has accepted it: %s", g.label(), h.Key, status.Plain(h.Why))
+		}
 		for _, t := range g.Unclaimed {
 			line("  %s in %s is unclaimed: nobody here knows who registered it; berth prune removes it", t, g.label())
 		}

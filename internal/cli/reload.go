@@ -1,16 +1,19 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"berth/pkg/client"
+	"berth/pkg/status"
 )
 
 func newReloadCommand(env *environment) *cobra.Command {
@@ -21,7 +24,9 @@ func newReloadCommand(env *environment) *cobra.Command {
 		Short: "Have the agent read its configuration again",
 		Long: `Has the running agent read its configuration again, and says what came of it. It takes all of it over or nothing: with
 an error in it, without any target group, or with a change that needs a restart, the configuration before it stays in
-force. A target group that is gone from it has its targets deregistered; one whose key alone changed gets no call.
+force. A target group that is gone from it has its targets deregistered; one whose key alone changed gets no call. A key that
+names another group keeps its targets in the one before until the other is found and has accepted them. Groups that are
+emptied are named.
 
 Exit codes: 0 it is in force; 2 it was refused, and why; 5 the agent does not answer.`,
 		Args:              noArgs,
@@ -49,6 +54,19 @@ func reload(ctx context.Context, env *environment, agent *agentFlags, asJSON boo
 	if asJSON {
 		return json.NewEncoder(env.stdout).Encode(v)
 	}
-	_, err = fmt.Fprintf(env.stdout, "configuration %d is in force: %s\n", v.Generation, strings.Join(v.Keys, ", "))
+	var b strings.Builder
+	fmt.Fprintf(&b, "configuration %d is in force: %s\n", v.Generation, strings.Join(v.Keys, ", "))
+	for _, g := range v.Emptied {
+		what := fmt.Sprintf("%d targets", g.Targets)
+		if g.Targets == 1 {
+			what = "1 target"
+		}
+		when := "leaves at once"
+		if len(g.Until) > 0 {
+			when = fmt.Sprintf("stays until the group that %s names now has accepted it", strings.Join(g.Until, ", "))
+		}
+		fmt.Fprintf(&b, "target group %s is not named any more: what this host has in it (%s) %s\n", status.Plain(cmp.Or(g.Name, g.ARN)), what, when)
+	}
+	_, err = io.WriteString(env.stdout, b.String())
 	return err
 }

@@ -21,6 +21,7 @@ import (
 	"berth/pkg/host"
 	"berth/pkg/registrar/elb"
 	"berth/pkg/registrar/ledger"
+	"berth/pkg/status"
 	"berth/pkg/target"
 	"berth/test/agenttest"
 )
@@ -150,6 +151,14 @@ func scriptDrains(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 		return n == want
+	}))
+}
+
+func scriptTrouble(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(agenttest.Await(args[0]+" in trouble", func() bool {
+		s := hostOf(ts).agent.Status()
+		g := status.GroupNamed(&s, args[0])
+		return g != nil && g.Err != ""
 	}))
 }
 

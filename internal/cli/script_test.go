@@ -69,6 +69,7 @@ func (s sequential) Run(name string, f func(testscript.T)) {
 //	dockerdown               Docker does not answer any more
 //	registered N [GROUP]     wait until so many targets are registered
 //	drains N                 wait until so many drains hold that are nobody's stop signal
+//	trouble GROUP            wait until a group of that key is in trouble
 //	foreign PORT             register a target of this host behind the agent's back
 //	fault ACTION CODE        make a call fail
 //	heal                     make none fail any more
@@ -83,7 +84,8 @@ func TestScript(t *testing.T) {
 			"agent": scriptAgent, "container": scriptContainer, "berth": scriptBerth, "exits": scriptExits, "registered": scriptRegistered,
 			"foreign": scriptForeign, "fault": scriptFault, "dockerfails": scriptDockerFails, "rewrite": scriptRewrite, "background": scriptBackground,
 			"interrupt": scriptInterrupt, "drains": scriptDrains, "halt": scriptHalt, "age": scriptAge, "dockerdown": scriptDockerDown, "heal": scriptHeal,
-			"as": func(ts *testscript.TestScript, _ bool, args []string) { scriptAs(ts, program, args) },
+			"trouble": scriptTrouble,
+			"as":      func(ts *testscript.TestScript, _ bool, args []string) { scriptAs(ts, program, args) },
 		},
 	})
 }

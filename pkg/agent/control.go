@@ -118,14 +118,14 @@ func (c *control) reload(w http.ResponseWriter, r *http.Request) {
 	server.Extend(w, controlPatrol)
 	ctx, cancel := context.WithTimeout(r.Context(), controlPatrol/2)
 	defer cancel()
-	err := c.agent.Reload(ctx)
+	emptied, err := c.agent.reload(ctx)
 	c.asked(r, "reload", err)
 	if err != nil {
 		server.WriteError(w, http.StatusUnprocessableEntity, err.Error())
 		return
 	}
 	now := c.agent.settings.Load()
-	v := status.ReloadedV1{Generation: now.generation, Keys: []string{}}
+	v := status.ReloadedV1{Generation: now.generation, Keys: []string{}, Emptied: emptied}
 	for _, g := range now.Groups {
 		v.Keys = append(v.Keys, g.Key)
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,22 +10,36 @@ import (
 	"go.uber.org/zap"
 
 	"berth/pkg/config"
+	"berth/pkg/registrar"
 )
 
 // Reload reads the configuration again and makes it the present one, or changes nothing and says why. When it returns
 // nil, discovery has published what the new configuration wants. Reloads come one at a time.
 func (a *Core) Reload(ctx context.Context) error {
+	_, err := a.reload(ctx)
+	return err
+}
+
+// reload is Reload, and returns which groups are emptied by it.
+func (a *Core) reload(ctx context.Context) ([]registrar.Emptied, error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	seen, _ := a.registrar.Snapshot()
+	before := registrarGroups(a.settings.Load().Config)
 	err := a.takeSettings(ctx)
 	if err != nil {
 		a.reloadErr.Store(&err)
 		a.log.Error("configuration refused, the old one stays", zap.Error(err))
-		return err
+		return nil, err
 	}
 	a.reloadErr.Store(nil)
+	emptied := seen.Emptied(before, registrarGroups(a.settings.Load().Config))
+	for _, g := range emptied {
+		a.log.Warn("the new configuration empties a target group", zap.String("target_group", cmp.Or(g.Name, g.ARN)),
+			zap.Int("targets", g.Targets), zap.Strings("until_accepted_for", g.Until))
+	}
 	a.log.Info("configuration reloaded", zap.Uint64("generation", a.settings.Load().generation), zap.Int("target_groups", len(a.settings.Load().Groups)))
-	return nil
+	return emptied, nil
 }
 
 func (a *Core) takeSettings(ctx context.Context) error {

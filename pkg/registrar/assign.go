@@ -21,9 +21,13 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 			unfound = append(unfound, g)
 		}
 	}
-	// What has left the configuration is cleaned up, unless it may be what a reference names that is not found yet.
+	r.moves.follow(d.Groups, r.found)
+	stays := r.stays(d)
+	r.moving.Store(len(stays) > 0)
+	// What has left the configuration is cleaned up, unless it may be what a reference names that is not found yet, or is held
+	// for a key that names another one.
 	for _, groupARN := range slices.Concat(slices.Collect(maps.Keys(r.reconcilers)), slices.Collect(maps.Keys(r.recovered))) {
-		if _, named := keysOf[groupARN]; !named && !mayBe(groupARN, unfound) {
+		if _, named := keysOf[groupARN]; !named && (stays[groupARN] != nil || !mayBe(groupARN, unfound)) {
 			keysOf[groupARN] = nil
 			if r.reconcilers[groupARN] == nil {
 				// Before any other is looked at: nobody takes the groups of the configuration for all there is.
@@ -41,7 +45,7 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 	}
 	for groupARN, groups := range keysOf {
 		in := base
-		if !r.fill(&in, d, groupARN, groups) {
+		if !r.fill(&in, d, groupARN, groups, stays[groupARN]) {
 			continue
 		}
 		if r.reconcilers[groupARN] == nil {
@@ -49,7 +53,7 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 		}
 		r.reconcilers[groupARN].set(&in)
 	}
-	r.post(d)
+	r.post(d, stays)
 }
 
 // mayBe reports whether one of the groups that were not found yet may be this one.
@@ -59,36 +63,41 @@ func mayBe(groupARN string, unfound []elb.Group) bool {
 }
 
 // fill completes an input. It reports false where the group's wants are not known.
-func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []elb.Group) bool {
+func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []elb.Group, kept *stay) bool {
 	in.owner = elb.OwnLedger
-	if len(groups) == 0 {
-		if running := r.reconcilers[groupARN]; running != nil {
-			before := running.slot.Load()
-			in.group, in.facts = before.group, before.facts
-		} else {
-			in.group, in.facts = r.recovered[groupARN][0].Group, r.recovered[groupARN][0].Facts
-		}
-		return true
+	in.groups = make(map[string]elb.Group, len(groups))
+	if len(groups) > 0 {
+		in.group, in.facts = groups[0], r.found[groups[0].Reference().Identity()]
+	} else if running := r.reconcilers[groupARN]; running != nil {
+		before := running.slot.Load()
+		in.group, in.facts = before.group, before.facts
+	} else {
+		in.group, in.facts = r.recovered[groupARN][0].Group, r.recovered[groupARN][0].Facts
 	}
-	in.group = groups[0]
-	in.facts = r.found[groups[0].Reference().Identity()]
 	for _, g := range groups {
 		wants, computed := d.Wants[g.Key]
 		if !computed { //mutant:missing-key-is-empty
 			return false
 		}
 		in.keys = append(in.keys, g.Key)
+		in.groups[g.Key] = g
 		in.wants = append(in.wants, wants...)
 		if g.Ownership == elb.OwnInstance {
 			in.owner = elb.OwnInstance
 		}
 	}
 	slices.Sort(in.keys)
-	return true
+	if kept == nil {
+		return true
+	}
+	in.held, in.wants = kept.held, append(in.wants, kept.wants...)
+	maps.Copy(in.groups, kept.groups)
+	return !kept.unknown
 }
 
-// post puts on the board what there is to say of each group of the configuration until its reconciler speaks for it.
-func (r *Registrar) post(d *Desired) {
+// post puts on the board what there is to say of each group of the configuration until its reconciler speaks for it, and what
+// is held for keys that name another group.
+func (r *Registrar) post(d *Desired, stays map[string]*stay) {
 	sought := make(map[string]GroupStatus, len(d.Groups))
 	for _, g := range d.Groups {
 		s := GroupStatus{ARN: g.ARN, Name: g.Name, Keys: []string{g.Key}, State: StateWaiting}
@@ -98,5 +107,9 @@ func (r *Registrar) post(d *Desired) {
 		}
 		sought[g.Key] = s
 	}
-	r.env.board.edit(func() { r.env.board.sought = sought })
+	held := make(map[string][]Held, len(stays))
+	for groupARN, kept := range stays {
+		held[groupARN] = kept.held
+	}
+	r.env.board.edit(func() { r.env.board.sought, r.env.board.held = sought, held })
 }

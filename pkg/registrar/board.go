@@ -31,6 +31,7 @@ type environment struct {
 	census    *pacer.Census
 	mended    *mended               // the credentials are good again
 	gone      func(groupARN string) // a call said that the group does not exist. Never blocks
+	accepted  func()                // a target is registered that was not. Never blocks
 }
 
 // fleet is the time in which every peer may look at every group once, at about one look a second.
@@ -115,6 +116,7 @@ type board struct {
 	mu       sync.Mutex             // guards all below
 	statuses map[string]GroupStatus // by ARN
 	sought   map[string]GroupStatus // by key, of all groups in the configuration
+	held     map[string][]Held      // by ARN, of all groups that have targets of a key which names another one
 	head     Snapshot               // without groups
 	current  *Snapshot
 	changed  chan struct{}
@@ -140,8 +142,9 @@ func (b *board) build() *Snapshot {
 	s.At = time.Now()
 	s.Groups = slices.Collect(maps.Values(b.statuses))
 	served := map[string]bool{}
-	for _, g := range s.Groups {
-		for _, key := range g.Keys {
+	for i := range s.Groups {
+		s.Groups[i].Held = b.held[s.Groups[i].ARN]
+		for _, key := range s.Groups[i].Keys {
 			served[key] = true
 		}
 	}
@@ -219,7 +222,7 @@ func (r *reconciler) publish(step Step) {
 		}
 	}
 	unserved := ""
-	if why, change := r.in.facts.Unsupported(r.in.self); why != "" && len(r.in.keys) > 0 {
+	if why, change := r.in.facts.Unsupported(r.in.self); why != "" && r.in.serves() {
 		s.State, s.Err = StateMisconfigured, "the target group cannot be served: "+why
 		s.Change = change + ", and name it in place of " + r.in.group.Reference().String()
 		if unserved = s.Err; unserved != r.unserved {

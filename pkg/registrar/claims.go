@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -47,10 +48,38 @@ func (r *reconciler) adjust(in *input) {
 			}
 		}()
 	}
+	regrouped := r.in == nil || !maps.Equal(r.in.groups, in.groups)
 	r.in = in
 	r.want, r.refusals = Bind(in.self, in.facts, in.wants)
 	r.cond.AwaitGone = in.facts.TargetType == "ip"
 	r.own()
+	if regrouped {
+		r.rename()
+	}
+}
+
+// rename has the ledger know the key of each target that is wanted, so that the next agent knows whose it is should the key
+// name another group by then.
+func (r *reconciler) rename() {
+	var claims []ledger.Entry
+	for _, h := range r.env.ledger.Holdings(r.arn, r.want.Sorted()) {
+		e, entered := h.Entry()
+		if group := r.groupOf(h.Target()); entered && e.Group.Key != group.Key && (e.BootID != "" || r.env.bootID == "") {
+			e.Group = group
+			claims = append(claims, e)
+		}
+	}
+	r.env.ledger.Record(claims)
+}
+
+// groupOf is the group as the key names it for which a target is wanted; as any does for one that is not.
+func (r *reconciler) groupOf(t target.Target) elb.Group {
+	if wants := r.want[t]; len(wants) > 0 {
+		if g, ok := r.in.groups[youngest(wants).Group]; ok {
+			return g
+		}
+	}
+	return r.in.group
 }
 
 // own settles whose the targets are, by the present input.
@@ -77,15 +106,17 @@ func (r *reconciler) own() {
 }
 
 // claimant is the run that a target is registered for: the youngest, should there be more than one.
-func claimant(wants []target.Want) target.Run {
-	return slices.MaxFunc(wants, func(a, b target.Want) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) }).Run
+func claimant(wants []target.Want) target.Run { return youngest(wants).Run }
+
+func youngest(wants []target.Want) target.Want {
+	return slices.MaxFunc(wants, func(a, b target.Want) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) })
 }
 
 // keep returns the targets whose container is there, but has not been inspected yet, unless Docker has given their
 // port to somebody else meanwhile; and those that are wanted by all but the address, which this host does not know yet.
 func (r *reconciler) keep() map[target.Target]bool {
 	keep := map[target.Target]bool{}
-	if r.addressOpen() && len(r.in.keys) > 0 {
+	if r.addressOpen() && r.in.serves() {
 		wanted := map[uint16]bool{}
 		for _, w := range r.in.wants {
 			if r.in.facts.Takes(w.Protocol) {

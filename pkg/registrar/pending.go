@@ -33,7 +33,7 @@ func (r *reconciler) pending() []Pending {
 		switch {
 		case taken && holder.Run.ID != s.Run.ID:
 			why = fmt.Sprintf("it is stale: Docker has given port %d to %s, which is not served here", t.Port, holder.Run)
-		case len(r.in.keys) == 0:
+		case !r.in.serves():
 			why = "its target group has left the configuration"
 		case s.Run.ID != "":
 			why = s.Run.String() + " is not to be served here any more"

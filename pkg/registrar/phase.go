@@ -117,6 +117,9 @@ func (r *reconciler) tell(targets ...target.Target) {
 	for phase, of := range notes {
 		r.env.ledger.Note(r.arn, of, phase)
 	}
+	if len(notes[ledger.Registered]) > 0 || slices.ContainsFunc(claims, func(e ledger.Entry) bool { return e.Phase == ledger.Registered }) {
+		r.env.accepted()
+	}
 }
 
 // memory is what was known of a target before a call that names it, by the reconciler and by the ledger.
@@ -156,7 +159,7 @@ func (r *reconciler) restore(before []memory) {
 }
 
 func (r *reconciler) entry(t target.Target, phase ledger.Phase, run target.Run) ledger.Entry {
-	e := ledger.Entry{Group: r.in.group, Facts: r.in.facts, Target: t, Run: run, Phase: phase, Intended: time.Now(), BootID: r.env.bootID}
+	e := ledger.Entry{Group: r.groupOf(t), Facts: r.in.facts, Target: t, Run: run, Phase: phase, Intended: time.Now(), BootID: r.env.bootID}
 	switch phase {
 	case ledger.Registered:
 		e.Confirmed = e.Intended

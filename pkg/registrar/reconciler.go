@@ -3,6 +3,7 @@ package registrar
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,13 +19,27 @@ import (
 type input struct {
 	seq      uint64
 	self     elb.Self
-	keys     []string  // that name this group; none: it left the configuration
-	group    elb.Group // of the first key; of the ledger where there is none
+	keys     []string             // that name this group
+	held     []Held               // keys that it serves until the group that they name has accepted their targets
+	group    elb.Group            // of the first key; of the ledger where there is none
+	groups   map[string]elb.Group // by key
 	facts    elb.Facts
 	wants    []target.Want
 	owner    elb.Ownership
 	allotted map[allotment]target.Allotment
 	unknown  map[string]bool // container ids
+}
+
+// serves reports whether a key of the configuration is served here. A group that serves none is emptied, and forgotten.
+func (in *input) serves() bool { return len(in.keys)+len(in.held) > 0 }
+
+// served are the keys that are served here.
+func (in *input) served() []string {
+	keys := slices.Clone(in.keys)
+	for _, h := range in.held {
+		keys = append(keys, h.Key)
+	}
+	return keys
 }
 
 // allotment is a host port of one transport protocol and address family: they are given out separately.
@@ -270,7 +285,7 @@ func (r *reconciler) next(now time.Time) Step {
 	if r.in == nil {
 		return Step{}
 	}
-	if why, _ := r.in.facts.Unsupported(r.in.self); why != "" && len(r.in.keys) > 0 {
+	if why, _ := r.in.facts.Unsupported(r.in.self); why != "" && r.in.serves() {
 		r.doneSeq, r.tried = r.in.seq, true
 		if r.env.dry {
 			r.say()
@@ -339,7 +354,7 @@ func (r *reconciler) finished() bool {
 		return false
 	}
 	r.forgetGone()
-	if len(r.in.keys) > 0 {
+	if r.in.serves() {
 		return false
 	}
 	for _, s := range r.have {

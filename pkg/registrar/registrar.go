@@ -6,6 +6,7 @@
 //	supervise.go   Registrar: which group is served by whom
 //	finder.go      one for each reference: the group that it means
 //	assign.go      which wants and keys are whose
+//	regroup.go     a key that names another group than before
 //	reconciler.go  one for each ARN: permit, plan, ledger, send
 //	plan.go        Plan: the next call, pure
 //	bind.go        Bind: from wants to targets, pure
@@ -90,11 +91,13 @@ type Pending struct {
 
 // GroupStatus is the state of one target group.
 type GroupStatus struct {
-	ARN   string   `json:"arn,omitempty"` // empty: not found yet
-	Name  string   `json:"name,omitempty"`
-	Keys  []string `json:"keys"` // two keys may name one group; none: it left the configuration
-	State string   `json:"state"`
-	Err   string   `json:"error,omitempty"`
+	ARN  string   `json:"arn,omitempty"` // empty: not found yet
+	Name string   `json:"name,omitempty"`
+	Keys []string `json:"keys"` // two keys may name one group; none: it left the configuration
+	// Held are the keys that name another group by now, whose targets stay here until that one has accepted them.
+	Held  []Held `json:"held,omitempty"`
+	State string `json:"state"`
+	Err   string `json:"error,omitempty"`
 	// Change says what to change and where, when a person must act.
 	Change    string          `json:"change,omitempty"`
 	Seq       uint64          `json:"seq"`   // of the Desired that the last completed plan acted on

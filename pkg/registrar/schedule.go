@@ -161,7 +161,7 @@ func (s *schedule) next(now time.Time, r *reconciler) (at time.Time, full bool) 
 // is 2 to 5 s. Else it is 15 to 30 s, and grows with the time that it has taken already: a target that stays
 // unhealthy does not cost a look every half minute for ever.
 func (s *schedule) follow(now time.Time, r *reconciler) time.Duration {
-	followed := r.env.followers.any(r.in.keys)
+	followed := r.env.followers.any(r.in.served())
 	var oldest time.Duration
 	moving, awaiting := false, false
 	for t, state := range r.have {

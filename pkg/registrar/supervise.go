@@ -104,6 +104,8 @@ type Registrar struct {
 	reconcilers map[string]*reconciler
 	recovered   map[string][]ledger.Entry // by ARN: what the ledger held at the start, until a reconciler has taken it over
 	findings    chan finding
+	moves       moves
+	moving      atomic.Bool // a group is held for a key that names another one
 	goneARN     chan string
 	ended       chan string
 	children    sync.WaitGroup
@@ -117,6 +119,7 @@ func New(connect Connect, kept *ledger.Ledger, o Options) *Registrar {
 		connect: connect, wake: make(chan struct{}, 1),
 		finders: map[string]*finder{}, found: map[string]elb.Facts{}, missing: map[string]finding{},
 		reconcilers: map[string]*reconciler{}, recovered: map[string][]ledger.Entry{},
+		moves:    newMoves(),
 		findings: make(chan finding), goneARN: make(chan string, 16), ended: make(chan string),
 	}
 	o.Pacer.SetPeers(o.Peers)
@@ -126,6 +129,11 @@ func New(connect Connect, kept *ledger.Ledger, o Options) *Registrar {
 		census: pacer.NewCensus(o.Peers), mended: newMended(),
 	}
 	r.calls = o.calls(r.credentials)
+	r.env.accepted = func() {
+		if r.moving.Load() {
+			r.again()
+		}
+	}
 	r.env.gone = func(groupARN string) {
 		select {
 		case r.goneARN <- groupARN:
@@ -275,6 +283,9 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 	r.env.calls.OnDate(r.clock)
 	for _, e := range Reachable(r.env.ledger.Claim(self), self, r.env.log) {
 		r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)
+		if e.Phase != ledger.Removing {
+			r.moves.had(e.Group.Key, e.Facts.ARN)
+		}
 		r.env.pacer.SetServing()
 	}
 	r.env.board.edit(func() { r.env.board.head.Connected, r.env.board.head.Self = true, self })
@@ -405,6 +416,12 @@ func (r *Registrar) startReconciler(ctx context.Context, groupARN string) {
 	})
 }
 
+// labelled reports whether a key of the configuration is what a group is called, so that the metrics are the key's.
+func (r *Registrar) labelled(name string) bool {
+	d := r.desired.Load()
+	return d != nil && slices.ContainsFunc(d.Groups, func(g elb.Group) bool { return g.Key == name })
+}
+
 // bury forgets a reconciler that has ended. Should its group have come back into the configuration at the same
 // moment, it is started anew.
 func (r *Registrar) bury(groupARN string) {
@@ -414,9 +431,11 @@ func (r *Registrar) bury(groupARN string) {
 	}
 	delete(r.reconcilers, groupARN)
 	r.env.board.remove(groupARN)
-	r.env.metrics.forget(elb.Short(groupARN))
+	if !r.labelled(elb.Short(groupARN)) {
+		r.env.metrics.forget(elb.Short(groupARN))
+	}
 	r.env.log.Info("group has left the configuration and nothing of this host is left in it", zap.String("target_group", elb.Short(groupARN)))
-	if len(rec.slot.Load().keys) > 0 {
+	if rec.slot.Load().serves() {
 		r.again()
 	}
 }

@@ -333,7 +333,8 @@ func (d *Departure) behind(s *V1, rows []*Row) string {
 	onNoRow := !slices.ContainsFunc(rows, func(r *Row) bool { return r.Group != "" || d.kind == aName })
 	return behind(s, d.seq, onNoRow, func(g *GroupV1) bool {
 		return d.kind == theHost || slices.ContainsFunc(rows, func(r *Row) bool { return d.mayBeIn(r, g) }) ||
-			slices.ContainsFunc(g.Keys, func(k string) bool { return d.groups[k] })
+			slices.ContainsFunc(g.Keys, func(k string) bool { return d.groups[k] }) ||
+			slices.ContainsFunc(g.Held, func(h registrar.Held) bool { return d.groups[h.Key] })
 	})
 }
 
@@ -374,8 +375,8 @@ func behind(s *V1, seq uint64, onNoRow bool, concerned func(*GroupV1) bool) stri
 	}
 	for i := range s.Groups {
 		g := &s.Groups[i]
-		untried, left := !g.Tried && g.Seq == 0, len(g.Keys) == 0
-		if untried && (left || onNoRow) || !left && concerned(g) && (untried || g.Seq < seq && (g.State == registrar.StateOK || !g.Tried)) {
+		untried, unnamed, left := !g.Tried && g.Seq == 0, len(g.Keys) == 0, len(g.Keys)+len(g.Held) == 0
+		if untried && (unnamed || onNoRow) || !left && concerned(g) && (untried || g.Seq < seq && (g.State == registrar.StateOK || !g.Tried)) {
 			return "target group " + g.Label() + " has not acted on it yet"
 		}
 	}

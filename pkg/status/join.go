@@ -3,6 +3,7 @@ package status
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"berth/pkg/discovery"
 	"berth/pkg/registrar"
@@ -22,6 +23,7 @@ import (
 //	yes        | intended, absent |              | registering, or blocked by the group's trouble
 //	yes        | no               | no           | registering, or blocked by the group's trouble
 //	yes        | no               | yes          | refused
+//	yes        | in another group | any          | as above, and a row of that group: it keeps it until this one has it
 //	no         | leaving          |              | draining, with the decision's sentence
 //	no         | registered       |              | leaving, with the decision's sentence
 //	no         | no               |              | the decision's verdict
@@ -73,6 +75,7 @@ type joiner struct {
 
 	groups   map[string]*registrar.GroupStatus // by key
 	byWant   map[portKey]placed
+	kept     map[portKey]placed // in a group that has it until the one that the configuration names has accepted it
 	refusals map[portKey]*registrar.Refusal
 	wanted   map[portKey]*discovery.Decision  // verdict wanted
 	unwanted map[portKey]*discovery.Decision  // any other verdict; the first where there are several
@@ -89,6 +92,7 @@ func newJoiner(d *discovery.Snapshot, r *registrar.Snapshot) *joiner {
 		d: d, r: r,
 		groups:   map[string]*registrar.GroupStatus{},
 		byWant:   map[portKey]placed{},
+		kept:     map[portKey]placed{},
 		refusals: map[portKey]*registrar.Refusal{},
 		wanted:   map[portKey]*discovery.Decision{},
 		unwanted: map[portKey]*discovery.Decision{},
@@ -116,6 +120,10 @@ func (j *joiner) indexGroups(groups []registrar.GroupStatus) {
 		}
 		for n := range g.Targets {
 			for _, w := range g.Targets[n].Wants {
+				if holds(g, w.Group) {
+					j.kept[keyOf(w)] = placed{g, &g.Targets[n]}
+					continue
+				}
 				// A key that moved to another ARN may be named by both: the group that carries it now wins.
 				if old, ok := j.byWant[keyOf(w)]; ok && slices.Contains(old.group.Keys, w.Group) {
 					continue
@@ -124,9 +132,17 @@ func (j *joiner) indexGroups(groups []registrar.GroupStatus) {
 			}
 		}
 		for n := range g.Refusals {
+			if holds(g, g.Refusals[n].Want.Group) {
+				continue // nobody means that group any more
+			}
 			j.refusals[keyOf(g.Refusals[n].Want)] = &g.Refusals[n]
 		}
 	}
+}
+
+// holds reports whether a group has targets of a key that names another one.
+func holds(g *registrar.GroupStatus, key string) bool {
+	return slices.ContainsFunc(g.Held, func(h registrar.Held) bool { return h.Key == key })
 }
 
 func (j *joiner) indexDecisions(decisions []discovery.Decision) {
@@ -167,6 +183,15 @@ func (j *joiner) fromWants() {
 
 // wantRow is the row of a port that should be a target. c may be nil.
 func (j *joiner) wantRow(w target.Want, c *discovery.Decision) Row {
+	row := j.ownRow(w, c)
+	if at, ok := j.kept[keyOf(w)]; ok && !row.State.AtLoadBalancer() && at.status.Phase == ledger.Registered {
+		row.Why = sentence(row.Why, "target group "+GroupLabel(at.group)+" still serves it")
+	}
+	return row
+}
+
+// ownRow is the row of a port in the group that the configuration names.
+func (j *joiner) ownRow(w target.Want, c *discovery.Decision) Row {
 	row := Row{Run: w.Run, Group: w.Group, ContainerPort: w.PortProto(), HostPort: cmp.Or(w.HostPort4, w.HostPort6)}
 	if c != nil {
 		row.Since = c.Since
@@ -209,7 +234,7 @@ func (j *joiner) fromRefusals() {
 	for i := range j.r.Groups {
 		for _, refusal := range j.r.Groups[i].Refusals {
 			k := keyOf(refusal.Want)
-			if _, ok := j.seen[k]; ok || j.speaks(refusal.Want.Group) {
+			if _, ok := j.seen[k]; ok || j.speaks(refusal.Want.Group) || holds(&j.r.Groups[i], refusal.Want.Group) {
 				continue
 			}
 			j.seen[k] = struct{}{}
@@ -262,10 +287,18 @@ func stateOf(v discovery.Verdict) State {
 	}
 }
 
-// GroupLabel names a group as its users do: by its key, and after it has left the configuration by its name.
+// GroupLabel names a group as its users do: by its key, and after it has left the configuration by its name. While it has
+// targets of a key that names another group, which may well be its name, the end of its ARN is added: "web/6d0ecf831eec9f09".
 func GroupLabel(g *registrar.GroupStatus) string {
-	if len(g.Keys) > 0 {
-		return g.Keys[0]
+	return groupLabel(g.Keys, len(g.Held) > 0, cmp.Or(g.Name, g.Facts.Name), g.ARN)
+}
+
+func groupLabel(keys []string, held bool, name, arn string) string {
+	if len(keys) > 0 {
+		return keys[0]
 	}
-	return cmp.Or(g.Name, g.Facts.Name, g.ARN)
+	if _, end, ok := strings.Cut(arn, ":targetgroup/"); ok && held {
+		return end
+	}
+	return cmp.Or(name, arn)
 }

@@ -399,3 +399,46 @@ func drawRegistrar(t *rapid.T) *registrar.Snapshot {
 	}
 	return r
 }
+
+// A key names a group that is not there, or has not accepted its target: the group before has a row of its own, and the key's
+// row says which it is.
+func TestJoin_held(t *testing.T) {
+	w := statustest.Want("web", "web-1", 8080, 32768)
+	before := statustest.Group(registrar.TargetStatus{
+		Target: statustest.Target(32768), Phase: ledger.Registered, Health: "healthy", Wants: []target.Want{w}, Run: w.Run,
+	})
+	before.Keys, before.ARN = nil, "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web-prod/0123456789abcdef"
+	before.Held = []registrar.Held{{Key: "web", Why: `the name "wbe" is not found`}}
+	gone := registrar.GroupStatus{Keys: []string{"web"}, Name: "wbe", State: registrar.StateGone, Err: "TargetGroupNotFound", Change: "correct the name", Tried: true}
+	unregistered := statustest.Group(registrar.TargetStatus{Target: statustest.Target(32768), Phase: ledger.Absent, Wants: []target.Want{w}, Run: w.Run})
+	registered := statustest.Group(registrar.TargetStatus{Target: statustest.Target(32768), Phase: ledger.Registered, Health: "initial", Wants: []target.Want{w}, Run: w.Run})
+	refusing := statustest.Group()
+	refusing.Refusals = []registrar.Refusal{{Want: w, Why: "the group speaks UDP", Change: "publish 8080/udp"}}
+	for name, c := range map[string]struct {
+		now  registrar.GroupStatus
+		d    *discovery.Snapshot
+		want []string
+		why  string // of the key's row
+	}{
+		"not found":           {gone, statustest.Discovery(w), []string{"web-1 web 8080/tcp :0 blocked", "web-1 web-prod/0123456789abcdef 8080/tcp :32768 healthy"}, "target group web-prod/0123456789abcdef still serves it"},
+		"not accepted":        {unregistered, statustest.Discovery(w), []string{"web-1 web 8080/tcp :32768 registering", "web-1 web-prod/0123456789abcdef 8080/tcp :32768 healthy"}, "still serves it"},
+		"refused":             {refusing, statustest.Discovery(w), []string{"web-1 web 8080/tcp :0 refused", "web-1 web-prod/0123456789abcdef 8080/tcp :32768 healthy"}, "speaks UDP; target group web-prod/0123456789abcdef still serves it"},
+		"accepted":            {registered, statustest.Discovery(w), []string{"web-1 web 8080/tcp :32768 initial", "web-1 web-prod/0123456789abcdef 8080/tcp :32768 healthy"}, "says initial"},
+		"nobody wants it":     {gone, statustest.Discovery(), []string{"web-1 web 8080/tcp :32768 leaving"}, "about to be deregistered"},
+		"discovery is silent": {gone, nil, []string{"web-1 web-prod/0123456789abcdef 8080/tcp :32768 healthy"}, "stays here for web, because the name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rows := Join(c.d, statustest.Registrar(c.now, before))
+			if diff := cmp.Diff(c.want, shorts(rows)); diff != "" {
+				t.Fatalf("rows (-want +got):\n%s", diff)
+			}
+			if !strings.Contains(rows[0].Why, c.why) {
+				t.Errorf("why: got %q; want it to contain %q", rows[0].Why, c.why)
+			}
+			s := Of(statustest.T2, AgentV1{}, Host{}, c.d, statustest.Registrar(c.now, before))
+			if g := GroupNamed(&s, "web-prod/0123456789abcdef"); g == nil || len(g.Held) != 1 || g.Counts.Registered != 1 && c.d != nil && len(c.d.Wants["web"]) > 0 {
+				t.Errorf("group %+v; want it held, with one target", g)
+			}
+		})
+	}
+}

@@ -22,6 +22,9 @@ func (j *joiner) fromTargets() {
 		g := &j.r.Groups[i]
 		for n := range g.Targets {
 			ts := &g.Targets[n]
+			if j.keptRows(g, ts) {
+				continue
+			}
 			_, covered := j.covered[ts]
 			if !j.stillWanted(ts) && !covered {
 				j.rows = append(j.rows, j.goingRow(g, ts))
@@ -34,6 +37,33 @@ func (j *joiner) fromTargets() {
 			j.rows = append(j.rows, row)
 		}
 	}
+}
+
+// keptRows adds a row for each want that a target serves though the configuration names another group for it, and reports
+// whether there was one.
+func (j *joiner) keptRows(g *registrar.GroupStatus, ts *registrar.TargetStatus) bool {
+	found := false
+	for _, w := range ts.Wants {
+		k := keyOf(w)
+		if _, wanted := j.seen[k]; j.kept[k].status != ts || !wanted && j.speaks(w.Group) {
+			continue
+		}
+		found = true
+		row := Row{Run: w.Run, Group: GroupLabel(g), ContainerPort: w.PortProto(), Since: ts.Since}
+		row.take(ts)
+		if ts.Phase == ledger.Registered {
+			row.judge(ts)
+		} else {
+			row.pend(g, ts.Phase)
+		}
+		for _, h := range g.Held {
+			if h.Key == w.Group {
+				row.Why = sentence(row.Why, "it stays here for "+h.Key+", because "+h.Why)
+			}
+		}
+		j.rows = append(j.rows, row)
+	}
+	return found
 }
 
 // stillWanted adds a row for each want of a target about which discovery is silent, and reports whether there was
@@ -118,7 +148,11 @@ func (j *joiner) explain(g *registrar.GroupStatus, ts *registrar.TargetStatus) *
 		return nil
 	}
 	started := run.StartedAt.UnixNano()
-	for _, key := range append(slices.Clone(g.Keys), "") {
+	keys := slices.Clone(g.Keys)
+	for _, h := range g.Held {
+		keys = append(keys, h.Key)
+	}
+	for _, key := range append(keys, "") {
 		if about := j.byRun[runKey{key, run.ID, started}]; len(about) == 1 {
 			// One sentence about the container as a whole may explain several of its targets; one about a port, one.
 			if _, told := j.used[about[0]]; !told || about[0].Port == 0 {

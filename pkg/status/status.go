@@ -91,11 +91,13 @@ type DrainV1 struct {
 
 // GroupV1 is one target group.
 type GroupV1 struct {
-	Keys     []string `json:"keys"` // in the configuration; empty: it left it and is being cleaned up
-	Name     string   `json:"name,omitempty"`
-	ARN      string   `json:"arn,omitempty"`
-	Type     string   `json:"target_type,omitempty"`
-	Protocol string   `json:"protocol,omitempty"`
+	Keys []string `json:"keys"` // in the configuration; empty: it left it, and is being cleaned up unless it is held
+	// Held are keys that name another group by now, whose targets stay here until that one has accepted them.
+	Held     []registrar.Held `json:"held,omitempty"`
+	Name     string           `json:"name,omitempty"`
+	ARN      string           `json:"arn,omitempty"`
+	Type     string           `json:"target_type,omitempty"`
+	Protocol string           `json:"protocol,omitempty"`
 	// State is ok, waiting, throttled, denied, gone, full or misconfigured.
 	State  string `json:"state"`
 	Err    string `json:"error,omitempty"`
@@ -119,10 +121,7 @@ type Counts struct {
 
 // Label names the group as its users do: by its key, after it has left the configuration by its name or ARN.
 func (g GroupV1) Label() string {
-	if len(g.Keys) > 0 {
-		return g.Keys[0]
-	}
-	return cmp.Or(g.Name, g.ARN)
+	return groupLabel(g.Keys, len(g.Held) > 0, g.Name, g.ARN)
 }
 
 // Summary says in one line how the host does: "12 targets in 3 groups, 1 not ready: web-2 in web: its health checks get
@@ -220,7 +219,7 @@ func drainV1(d discovery.Drain) DrainV1 {
 
 func groupV1(g *registrar.GroupStatus, counts Counts) GroupV1 {
 	v := GroupV1{
-		Keys: slices.Clone(g.Keys), Name: cmp.Or(g.Name, g.Facts.Name), ARN: cmp.Or(g.ARN, g.Facts.ARN),
+		Keys: slices.Clone(g.Keys), Held: g.Held, Name: cmp.Or(g.Name, g.Facts.Name), ARN: cmp.Or(g.ARN, g.Facts.ARN),
 		Type: g.Facts.TargetType, Protocol: g.Facts.Protocol, State: g.State, Err: g.Err, Change: g.Change, Seq: g.Seq,
 		Tried: g.Tried, VerifiedAt: g.VerifiedAt, RetryAt: g.RetryAt, Counts: counts,
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
 
@@ -88,7 +89,7 @@ func (u *subject) concerns(s *V1, r *Row) bool {
 // mayBeIn reports whether a row is about a group. A row without a group says of a container that was only named that it
 // may be in any; of a run that it is in none.
 func (u *subject) mayBeIn(r *Row, g *GroupV1) bool {
-	return slices.Contains(g.Keys, r.Group) || r.Group == "" && u.kind == aName
+	return slices.Contains(g.Keys, r.Group) || slices.ContainsFunc(g.Held, func(h registrar.Held) bool { return h.Key == r.Group }) || r.Group == "" && u.kind == aName
 }
 
 // absentGrace is how long a container may be unknown to the agent: `docker run -d` returns before its events are

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"berth/pkg/discovery"
+	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
 
@@ -15,6 +16,8 @@ type ReloadedV1 struct {
 	Generation uint64   `json:"generation"` // of the configuration now in force
 	Seq        uint64   `json:"seq"`        // from which it counts
 	Keys       []string `json:"target_groups"`
+	// Emptied are the groups that it names no more and that have targets of this host.
+	Emptied []registrar.Emptied `json:"emptied,omitempty"`
 }
 
 // PruneV1 is the body of POST /v1/prune: targets that were shown as unclaimed.

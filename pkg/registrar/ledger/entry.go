@@ -13,6 +13,8 @@ import (
 // Entry is what the ledger keeps of one target: that this host registered it, or may have, for whom, and enough about
 // its group to clean up after the group has left the configuration.
 type Entry struct {
+	// Group is as the key names it for which the target is wanted: should that key name another group by the next start, the
+	// target stays until that one has accepted it. Earlier versions have the first key of the group here for all.
 	Group  elb.Group
 	Facts  elb.Facts
 	Target target.Target

@@ -1,0 +1,267 @@
+package registrar
+
+// A key that names another group than before. Its targets stay in the group that served it until the new one is found and has
+// accepted them: a reference that does not exist, or a group that refuses, takes nobody out.
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"berth/pkg/registrar/elb"
+	"berth/pkg/registrar/ledger"
+	"berth/pkg/target"
+)
+
+// Held is a key of the configuration whose targets a group still has, though the configuration names another one for it.
+type Held struct {
+	Key string `json:"key"`
+	Why string `json:"why"` // one sentence: what the other group lacks
+}
+
+// moves is which group each key means, and which it meant before. It belongs to the supervisor's goroutine.
+type moves struct {
+	serves map[string]string          // ARN, by key: what its reference was found to mean
+	former map[string]map[string]bool // ARNs, by key: what may still have targets of it
+	said   map[string]bool            // key and ARN of those that are held, as the log has it
+}
+
+func newMoves() moves {
+	return moves{serves: map[string]string{}, former: map[string]map[string]bool{}, said: map[string]bool{}}
+}
+
+// had notes that a group may still have targets of a key.
+func (m *moves) had(key, groupARN string) {
+	if m.former[key] == nil {
+		m.former[key] = map[string]bool{}
+	}
+	m.former[key][groupARN] = true //mutant:empties-the-old-group
+}
+
+// follow takes in what the keys of a configuration mean now: found is by reference. A key that is gone holds nothing.
+func (m *moves) follow(groups []elb.Group, found map[string]elb.Facts) {
+	configured := make(map[string]bool, len(groups))
+	for _, g := range groups {
+		configured[g.Key] = true
+		before, now := m.serves[g.Key], found[g.Reference().Identity()].ARN
+		if before != "" && before != now {
+			m.had(g.Key, before)
+			delete(m.serves, g.Key)
+		}
+		if now != "" {
+			m.serves[g.Key] = now
+			m.left(g.Key, now)
+		}
+	}
+	maps.DeleteFunc(m.serves, func(key, _ string) bool { return !configured[key] })
+	maps.DeleteFunc(m.former, func(key string, _ map[string]bool) bool { return !configured[key] })
+}
+
+// left notes that a group is none that a key has left any more.
+func (m *moves) left(key, groupARN string) {
+	delete(m.former[key], groupARN)
+	if len(m.former[key]) == 0 {
+		delete(m.former, key)
+	}
+}
+
+// stay is what a group keeps for keys that name another one.
+type stay struct {
+	held    []Held
+	wants   []target.Want
+	groups  map[string]elb.Group // as the keys named it, or as the ledger has it
+	unknown bool                 // the wants of a key were not computed: the group keeps what it had
+}
+
+// stays returns what each group keeps, by ARN.
+//
+// | the key's group                      | the group before keeps                                                 |
+// |--------------------------------------|------------------------------------------------------------------------|
+// | is not found                         | all that is wanted for the key: what is new comes in there, too         |
+// | is found, and has accepted nothing   | likewise                                                               |
+// | has accepted some                    | what it has of the rest                                                |
+// | has accepted all                     | nothing                                                                |
+//
+// Where there are several groups before, nothing new comes in to any.
+func (r *Registrar) stays(d *Desired) map[string]*stay {
+	out := map[string]*stay{}
+	for _, g := range d.Groups {
+		former := r.moves.former[g.Key]
+		if len(former) == 0 {
+			continue
+		}
+		wants, computed := d.Wants[g.Key]
+		facts, found := r.found[g.Reference().Identity()]
+		rest := wants
+		if found && computed {
+			rest = r.unaccepted(facts, wants)
+		}
+		for _, groupARN := range slices.Sorted(maps.Keys(former)) {
+			before, ok := r.knownOf(groupARN)
+			if !ok {
+				continue
+			}
+			kept := rest
+			if len(former) > 1 || len(rest) < len(wants) {
+				kept = r.entered(before, rest)
+			}
+			if set, _ := Bind(r.self, before, kept); found && computed && len(set) == 0 {
+				r.moves.left(g.Key, groupARN)
+				r.sayHeld(g, before, "")
+				continue
+			}
+			s := out[groupARN]
+			if s == nil {
+				s = &stay{groups: map[string]elb.Group{}}
+				out[groupARN] = s
+			}
+			why := r.whyHeld(g, facts)
+			r.sayHeld(g, before, why)
+			s.unknown = s.unknown || !computed
+			s.held = append(s.held, Held{g.Key, why})
+			s.wants = append(s.wants, kept...)
+			s.groups[g.Key] = r.namedBefore(groupARN, g.Key)
+		}
+	}
+	return out
+}
+
+// knownOf returns the facts of a group that was served before; false where it is not served and another version has not
+// written them whole.
+func (r *Registrar) knownOf(groupARN string) (elb.Facts, bool) {
+	if rec := r.reconcilers[groupARN]; rec != nil {
+		return rec.slot.Load().facts, true
+	}
+	if entries := r.recovered[groupARN]; len(entries) > 0 {
+		facts := entries[0].Facts
+		return facts, facts.TargetType != "" && facts.Protocol != ""
+	}
+	return elb.Facts{}, false
+}
+
+// namedBefore returns how a key named a group that it names no more.
+func (r *Registrar) namedBefore(groupARN, key string) elb.Group {
+	if rec := r.reconcilers[groupARN]; rec != nil {
+		if g, ok := rec.slot.Load().groups[key]; ok {
+			return g
+		}
+	}
+	for _, e := range r.recovered[groupARN] {
+		if e.Group.Key == key {
+			return e.Group
+		}
+	}
+	return elb.Group{Key: key, ARN: groupARN}
+}
+
+// unaccepted returns the wants that a group has not accepted yet, as the ledger knows, which outlives the agent.
+func (r *Registrar) unaccepted(f elb.Facts, wants []target.Want) []target.Want {
+	accepted := r.inLedger(f, wants, func(e *ledger.Entry) bool { return e.Phase == ledger.Registered && e.BootID == r.env.bootID })
+	return slices.DeleteFunc(slices.Clone(wants), func(w target.Want) bool { return accepted[keyOfWant(w)] })
+}
+
+// entered returns the wants that a group has, or may have.
+func (r *Registrar) entered(f elb.Facts, wants []target.Want) []target.Want {
+	entered := r.inLedger(f, wants, func(e *ledger.Entry) bool { return e.Phase == ledger.Registered || e.Phase == ledger.Intended })
+	return slices.DeleteFunc(slices.Clone(wants), func(w target.Want) bool { return !entered[keyOfWant(w)] })
+}
+
+// wantKey is what tells the wants of one key apart.
+type wantKey struct {
+	id      string
+	started int64
+	port    target.PortProto
+}
+
+func keyOfWant(w target.Want) wantKey {
+	return wantKey{w.Run.ID, w.Run.StartedAt.UnixNano(), w.PortProto()}
+}
+
+// inLedger returns which of the wants have an entry of their own run in a group that is as it should be.
+func (r *Registrar) inLedger(f elb.Facts, wants []target.Want, is func(*ledger.Entry) bool) map[wantKey]bool {
+	set, _ := Bind(r.self, f, wants)
+	out := map[wantKey]bool{}
+	for _, h := range r.env.ledger.Holdings(f.ARN, set.Sorted()) {
+		e, entered := h.Entry()
+		if !entered || !is(&e) {
+			continue
+		}
+		for _, w := range set[h.Target()] {
+			if w.Run.Same(e.Run) {
+				out[keyOfWant(w)] = true
+			}
+		}
+	}
+	return out
+}
+
+// whyHeld says what the group that a key names lacks.
+func (r *Registrar) whyHeld(g elb.Group, facts elb.Facts) string {
+	ref := g.Reference()
+	if facts.ARN != "" {
+		return fmt.Sprintf("%s has not accepted all of %s yet", ref, g.Key)
+	}
+	if f, ok := r.missing[ref.Identity()]; ok {
+		return fmt.Sprintf("%s is not found: %s", ref, cmp.Or(f.err.Message, f.err.Code))
+	}
+	return ref.String() + " has not been looked up yet"
+}
+
+// sayHeld logs when a group begins to be held for a key that names another one, and when that ends: why is empty then.
+func (r *Registrar) sayHeld(g elb.Group, before elb.Facts, why string) {
+	id := g.Key + " " + before.ARN
+	switch {
+	case why != "" && !r.moves.said[id]:
+		r.moves.said[id] = true
+		r.env.log.Warn("key names another target group; the one before keeps its targets until that has accepted them",
+			zap.String("key", g.Key), zap.String("target_group", elb.Short(before.ARN)), zap.String("why", why))
+	case why == "" && r.moves.said[id]:
+		delete(r.moves.said, id)
+		r.env.log.Info("key is served by its new target group", zap.String("key", g.Key), zap.String("before", elb.Short(before.ARN)))
+	}
+}
+
+// Emptied is a group that a configuration names no more, and that has targets of this host.
+type Emptied struct {
+	Name    string `json:"name,omitempty"`
+	ARN     string `json:"arn"`
+	Targets int    `json:"targets"`
+	// Until are the keys that name another group now: their targets stay until that one has accepted them. Those of other
+	// keys, and all where there is none, go at once.
+	Until []string `json:"until,omitempty"`
+}
+
+// Emptied returns which groups are emptied when the configuration names the groups now, and has named the groups before.
+func (s *Snapshot) Emptied(before, now []elb.Group) []Emptied {
+	var out []Emptied
+	for i := range s.Groups {
+		was := &s.Groups[i]
+		e := Emptied{Name: cmp.Or(was.Name, elb.NameOf(was.ARN)), ARN: was.ARN}
+		for _, t := range was.Targets {
+			if t.Phase == ledger.Registered || t.Phase == ledger.Intended {
+				e.Targets++
+			}
+		}
+		names := func(g elb.Group) bool { return g.Reference().Names(was.Facts) }
+		had := map[string]bool{}
+		for _, g := range before {
+			if names(g) || slices.ContainsFunc(was.Held, func(h Held) bool { return h.Key == g.Key }) {
+				had[g.Key] = true
+			}
+		}
+		if len(had) == 0 || e.Targets == 0 || slices.ContainsFunc(now, names) {
+			continue
+		}
+		for _, g := range now {
+			if had[g.Key] {
+				e.Until = append(e.Until, g.Key)
+			}
+		}
+		slices.Sort(e.Until)
+		out = append(out, e)
+	}
+	return out
+}
