@@ -103,7 +103,7 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 			s.WrittenAt = now
 		})
 	default:
-		r.restore(before)
+		r.restore(before) //mutant:refused-call-forgets
 	}
 	r.own()
 }

@@ -35,6 +35,7 @@ var weights = []struct {
 	{2, []string{"straight", "heal", "up", "api down", "stale inspection", "stale list", "dies unseen"}},
 	{1, []string{"aws lost", "aws fails", "aws throttles", "by hand", "withhold", "publish all"}},
 	{2, []string{"aws late", "aws well", "late and stopped", "stopped in the queue", "stopped when throttled"}},
+	{1, []string{"aws refuses", "refused and drained", "misname", "misname and restart", "name well"}},
 }
 
 var (
@@ -151,9 +152,11 @@ func (w *world) do(a action) {
 		w.signal(id, 15)
 	case "quit":
 		w.signal(id, 3) // tells those to stop whose StopSignal it is
-	case "stale inspection", "stale list", "dies unseen", "late and stopped", "stopped in the queue", "stopped when throttled":
+	case "stale inspection", "stale list", "dies unseen", "late and stopped", "stopped in the queue", "stopped when throttled",
+		"refused and drained":
 		w.together(a.what, id)
-	case "cut", "tamper", "straight", "fail inspects", "fail list", "hang inspect", "heal", "up", "restart agent", "withhold", "publish all":
+	case "cut", "tamper", "straight", "fail inspects", "fail list", "hang inspect", "heal", "up", "restart agent", "withhold", "publish all",
+		"misname", "misname and restart", "name well":
 		w.misbehave(a.what, id)
 	case "drain":
 		w.drain(id)

@@ -44,8 +44,32 @@ func (w *world) together(what, id string) {
 		for range 1 + w.rand.IntN(3) {
 			w.comesAndGoes(time.Duration(w.rand.IntN(5000)) * time.Millisecond)
 		}
+	case "refused and drained":
+		// A registration times out and takes effect late. Meanwhile its container is drained, undrained, and drained again, and
+		// the registration that comes between is refused.
+		if w.drained[""] {
+			return
+		}
+		late := elbsim.Duration(time.Duration(15+w.rand.IntN(11)) * time.Second)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultLate, Delay: late, Action: "RegisterTargets", Times: 1})
+		w.happens(func() {
+			id = w.run()
+			w.touch(id)
+			w.restart(id, func() {})
+		})
+		w.pass(time.Duration(3100+w.rand.IntN(900)) * time.Millisecond)
+		w.drain(id)
+		w.pass(time.Second)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: refusals[w.rand.IntN(len(refusals))], Action: "RegisterTargets", Times: 1})
+		w.undrain()
+		w.pass(time.Duration(w.rand.IntN(500)) * time.Millisecond)
+		w.drain(id)
+		w.pass(80 * time.Second)
 	}
 }
+
+// refusals are codes of calls that certainly took no effect.
+var refusals = []string{"Throttling", "AccessDenied", "InvalidTarget", "TooManyTargets"}
 
 // comesAndGoes starts a container, and stops it after so long, or another one that runs.
 func (w *world) comesAndGoes(after time.Duration) {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing/synctest"
 	"time"
@@ -159,8 +160,15 @@ func (w *world) published(wants map[string][]target.Want, unknown []string) {
 func (w *world) called(c elbsim.Call) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.Outcome != "ok" {
+	switch {
+	case c.Outcome == "ok":
+	case c.Action == "DescribeTargetGroups" && c.Outcome == "TargetGroupNotFound" && len(w.misnamed) > 0:
+		return // nothing waits for it
+	default:
 		w.failed = time.Now()
+	}
+	if slices.Contains(refusals, c.Outcome) {
+		w.throttled = time.Now()
 	}
 	if c.Outcome == "Throttling" {
 		w.throttled = time.Now()
@@ -304,7 +312,7 @@ func (w *world) checkGroup(s string, may map[place]string) {
 			w.problem("%v is registered, and nobody has served it since %s", p, clock(w.served[p]))
 		}
 	}
-	if !w.byHand.IsZero() && (now.Sub(w.byHand) < 10*time.Minute || w.seldom) || !settled {
+	if w.unserved[s] || !w.byHand.IsZero() && (now.Sub(w.byHand) < 10*time.Minute || w.seldom) || !settled {
 		return // it is found by looking
 	}
 	for _, x := range diff.Missing {
@@ -332,6 +340,8 @@ func (w *world) quiesce() {
 		calm = 9 * time.Hour // a host whose looks were throttled verifies less often, at worst every six hours and a third
 	}
 	w.mu.Unlock()
+	w.pass(time.Minute)
+	w.nameWell()
 	w.engine.Cut() // what was left out is published again with the next change; this makes one
 	w.pass(doubt + 2*prompt)
 	time.Sleep(calm)

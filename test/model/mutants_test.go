@@ -61,6 +61,12 @@ var mutants = map[string]string{
 	// A container that is stopping still runs: the next inspection takes that for a container that survived its signal.
 	"revives-stopping-container": `if _, ok := s.survivedAt(d); !ok {`,
 
+	// A reload names a group that does not exist, so nothing is to be in the group that there is.
+	"empties-the-old-group": `_ = groupARN`,
+
+	// A registration was refused, so nothing is known of its targets: neither that they are on their way out.
+	"refused-call-forgets": `r.forget(send...)`,
+
 	// A target that drains is still listed by DescribeTargetHealth, but serves nobody.
 	"counts-draining-as-present": `return !s.Absent()`,
 }

@@ -1,11 +1,16 @@
 package model
 
 import (
+	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"berth/internal/elbsim"
 	"berth/pkg/discovery"
+	"berth/pkg/registrar"
+	"berth/pkg/registrar/ledger"
 )
 
 // misbehave has the engine, or what is between it and the registrar, misbehave, or end it.
@@ -54,10 +59,18 @@ func (w *world) misbehave(what, id string) {
 	case "restart agent":
 		w.stop()
 		w.mu.Lock()
+		w.settle()
 		w.calm, w.hearing = laterOf(w.calm, time.Now()), laterOf(w.hearing, time.Now())
 		w.failed = laterOf(w.failed, time.Now()) // what the one has in doubt, the next has too
 		w.mu.Unlock()
 		w.start()
+	case "misname":
+		w.misname(services[w.rand.IntN(len(services))])
+	case "misname and restart":
+		w.misname(services[w.rand.IntN(len(services))])
+		w.misbehave("restart agent", id)
+	case "name well":
+		w.nameWell()
 	case "withhold", "publish all":
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -74,6 +87,69 @@ func (w *world) misbehave(what, id string) {
 	default:
 		w.aws(what)
 	}
+}
+
+// misname has the configuration name a group for a service that does not exist, and the agent reload it. Nothing changes for
+// the service: the group that it has had goes on serving it.
+func (w *world) misname(service string) {
+	w.mu.Lock()
+	if w.snapshot == nil { // the agent has not seen Docker's containers yet, and takes no configuration
+		w.mu.Unlock()
+		return
+	}
+	if w.misnamed[service] == 0 && !w.kept(service) && !w.found(service) {
+		w.unserved[service] = true // nobody knows which group it had
+	}
+	w.misnamed[service] = 1 + w.rand.IntN(1000)
+	w.mu.Unlock()
+	w.reload()
+}
+
+// nameWell has the configuration name all groups as they are called.
+func (w *world) nameWell() {
+	w.mu.Lock()
+	if w.snapshot == nil {
+		w.mu.Unlock()
+		return
+	}
+	clear(w.misnamed)
+	if len(w.unserved) > 0 {
+		clear(w.unserved)
+		w.failed = laterOf(w.failed, time.Now()) // they are looked up and registered now
+	}
+	w.mu.Unlock()
+	w.reload()
+}
+
+func (w *world) reload() {
+	if err := w.agent.Reload(context.Background()); err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.problem("reload: %v", err)
+	}
+}
+
+// settle notes, when an agent has ended, for which misnamed services the next has no way to know the group that they had.
+func (w *world) settle() {
+	for s := range w.misnamed {
+		w.unserved[s] = !w.kept(s)
+	}
+	maps.DeleteFunc(w.unserved, func(_ string, is bool) bool { return !is })
+}
+
+// kept reports whether the ledger has a target of a service that is not on its way out.
+func (w *world) kept(service string) bool {
+	return slices.ContainsFunc(w.options.Ledger.Entries(), func(e ledger.Entry) bool {
+		return e.Group.Key == service && e.Facts.Name == service && e.Phase != ledger.Removing
+	})
+}
+
+// found reports whether the agent that runs has found the group of a service.
+func (w *world) found(service string) bool {
+	s, _ := w.agent.Groups()
+	return slices.ContainsFunc(s.Groups, func(g registrar.GroupStatus) bool {
+		return g.ARN != "" && g.Name == service && slices.Contains(g.Keys, service)
+	})
 }
 
 func laterOf(a, b time.Time) time.Time {
@@ -93,6 +169,9 @@ func (w *world) aws(what string) {
 		fault = elbsim.Fault{Kind: elbsim.FaultLate, Delay: elbsim.Duration(time.Duration(2+w.rand.IntN(23)) * time.Second), Action: "*egisterTargets", Share: 0.5}
 	case "aws fails":
 		fault = elbsim.Fault{Kind: elbsim.FaultError, Code: "InternalFailure", Share: 0.7}
+	case "aws refuses":
+		code := refusals[1+w.rand.IntN(len(refusals)-1)]
+		fault = elbsim.Fault{Kind: elbsim.FaultError, Code: code, Action: "*egisterTargets", Share: 0.5}
 	case "aws throttles":
 		fault = elbsim.Fault{Kind: elbsim.FaultError, Code: "Throttling", Share: 0.9}
 	case "aws well":

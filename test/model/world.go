@@ -12,6 +12,7 @@ package model
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -89,9 +90,11 @@ type world struct {
 	unknown   bool            // a container is there of which nothing is known: what is registered for it stays
 	knownAt   time.Time       // when that was over
 	failed    time.Time       // the last call that was not answered well, or the last agent's start
-	throttled time.Time       // the last call that was throttled
+	throttled time.Time       // the last call that was throttled or refused
 	seldom    bool            // looks were throttled: it looks less often
 	byHand    time.Time       // when somebody deregistered what is ours
+	misnamed  map[string]int  // services for which the configuration names a group that does not exist, and which
+	unserved  map[string]bool // of those: the agent has no way to know which group it was
 }
 
 // wanted is a port that the watcher has said is wanted.
@@ -134,7 +137,7 @@ func newWorld(seed uint64) *world {
 		engine: enginetest.New(), rand: rand.New(rand.NewPCG(seed, 2)),
 		served: map[place]time.Time{}, wanted: map[string]wanted{}, leaving: map[string]time.Time{}, calm: time.Now(),
 		told: map[runKey]told{}, asked: map[place]asked{}, joined: map[string]bool{}, withheld: map[string]bool{},
-		drained: map[string]bool{}, healthy: map[runKey]bool{},
+		drained: map[string]bool{}, healthy: map[runKey]bool{}, misnamed: map[string]int{}, unserved: map[string]bool{},
 	}
 	w.sim = elbsim.New(elbsim.Config{
 		Instance: elbsim.Instance{ID: instance}, OnCall: w.called, RecordLimit: -1, Latency: 30 * time.Millisecond, Seed: seed,
@@ -158,17 +161,33 @@ func newWorld(seed uint64) *world {
 
 // agentOptions are those of every agent of this host.
 func (w *world) agentOptions() agent.Options {
+	o := agenttest.Disconnected(w.engine, w.sim)
+	o.Wrap = w.observe
+	base := *o.Config
+	o.Read = func() (*config.Config, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		cfg := base
+		cfg.Groups = w.groups()
+		return &cfg, nil
+	}
+	return o
+}
+
+// groups are those of the configuration as it is now.
+func (w *world) groups() []config.Group {
 	var groups []config.Group
 	for _, s := range slices.Sorted(slices.Values(services)) {
 		g := agenttest.Group(s)
 		if s == careful {
 			g.RegisterWhen = config.WhenHealthy
 		}
+		if n := w.misnamed[s]; n > 0 {
+			g.Name = fmt.Sprintf("none-%d", n)
+		}
 		groups = append(groups, g)
 	}
-	o := agenttest.Disconnected(w.engine, w.sim, groups...)
-	o.Wrap = w.observe
-	return o
+	return groups
 }
 
 // observe notes what a watcher publishes, and leaves out the group that is withheld.
@@ -188,6 +207,7 @@ func (w *world) observe(publish func(*discovery.Snapshot)) func(*discovery.Snaps
 // start starts an agent.
 func (w *world) start() {
 	o := w.options
+	o.Config, _ = o.Read() // which never fails
 	if w.rand.IntN(2) == 0 {
 		o.Engine = historian{w.engine}
 	}
