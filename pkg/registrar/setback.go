@@ -36,14 +36,13 @@ func (r *reconciler) refusedAlone(c pacer.Class, t target.Target, ce *elb.CallEr
 	s.attempts++
 	b, uptime := behaviourOf(ce), now.Sub(r.env.started)
 	longest := b.longest(r.env.peers())
-	refused := time.Duration(1)
+	together := longest // all of those that are refused are tried as often as one would be
 	for x, other := range r.cond.Refused[c] {
 		if x != t && other.attempts > 0 {
-			refused++
+			together += longest
 		}
 	}
-	// All of them together are tried as often as one would be.
-	s.Until = now.Add(b.delayUpTo(refused*longest, s.attempts, uptime))
+	s.Until = now.Add(b.delayUpTo(together, s.attempts, uptime))
 	r.cond.Again[c] = now.Add(backoff.Jitter(min(backoff.Double(probe, r.bad[c]-1, longest), b.soon(uptime))))
 	if s.said == nil || s.said.Code != ce.Code {
 		r.log.Error("target was refused", zap.Stringer("target", t), zap.String("operation", ce.Operation), zap.String("code", ce.Code),

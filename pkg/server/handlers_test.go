@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -234,9 +235,16 @@ func TestHandlers_page(t *testing.T) {
 	})
 	evil.Drains = []discovery.Drain{{ID: "1", Cause: "spot", Since: statustest.T0}}
 	a.disc.Set(&evil)
+	r, _ := a.reg.Get()
+	keeping := *r
+	keeping.Groups = append(slices.Clone(r.Groups), registrar.GroupStatus{
+		Name: "old", ARN: "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/old/0123456789abcdef", State: registrar.StateOK,
+		Held: []registrar.Held{{Key: "web", Why: "the new one is not found"}},
+	})
+	a.reg.Set(&keeping)
 	rec := get(t, s.StatusHandler(), "/")
 	body := rec.Body.String()
-	for _, want := range []string{"Ready.", statustest.Instance + ":32768", "web-1", "web-prod", "&lt;script&gt;", "The host drains"} {
+	for _, want := range []string{"Ready.", statustest.Instance + ":32768", "web-1", "web-prod", "&lt;script&gt;", "The host drains", "old/0123456789abcdef", "keeps what is of web", "the new one is not found"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("%q is missing in the page", want)
 		}

@@ -154,6 +154,9 @@ func (p *pageWriter) row(r *status.Row) {
 func (p *pageWriter) group(g *status.GroupV1) {
 	p.put(`<tr><td>%s</td><td>%s</td><td>%s</td><td class="%s">%s`, g.Label(), g.Name, g.Protocol, g.State, g.State)
 	p.unless(": %s", g.Err)
+	for _, h := range g.Held {
+		p.put(`; keeps what is of %s: <span class="dim">%s</span>`, h.Key, h.Why)
+	}
 	n := g.Counts
 	p.put("</td>\n<td>%d</td><td>%d</td><td>%d</td><td>%d</td><td>%d</td><td>%s</td></tr>\n",
 		n.Desired, n.Registered, n.Healthy, n.Refused, n.Unclaimed, stamp(g.VerifiedAt))
