@@ -95,9 +95,10 @@ func (r *Registrar) stays(d *Desired) map[string]*stay {
 		}
 		wants, computed := d.Wants[g.Key]
 		facts, found := r.found[g.Reference().Identity()]
-		rest := wants
+		rest, some := wants, false
 		if found && computed {
 			rest = r.unaccepted(facts, wants)
+			some = len(rest) < len(wants) || r.hasAccepted(facts.ARN, g.Key)
 		}
 		for _, groupARN := range slices.Sorted(maps.Keys(former)) {
 			before, ok := r.knownOf(groupARN)
@@ -105,7 +106,7 @@ func (r *Registrar) stays(d *Desired) map[string]*stay {
 				continue
 			}
 			kept := rest
-			if len(former) > 1 || len(rest) < len(wants) {
+			if len(former) > 1 || some {
 				kept = r.entered(before, rest)
 			}
 			if set, _ := Bind(r.self, before, kept); found && computed && len(set) == 0 {
@@ -161,6 +162,13 @@ func (r *Registrar) namedBefore(groupARN, key string) elb.Group {
 func (r *Registrar) unaccepted(f elb.Facts, wants []target.Want) []target.Want {
 	accepted := r.inLedger(f, wants, func(e *ledger.Entry) bool { return e.Phase == ledger.Registered && e.BootID == r.env.bootID })
 	return slices.DeleteFunc(slices.Clone(wants), func(w target.Want) bool { return accepted[keyOfWant(w)] })
+}
+
+// hasAccepted reports whether a group has a target of a key, of whatever boot.
+func (r *Registrar) hasAccepted(groupARN, key string) bool {
+	return slices.ContainsFunc(r.env.ledger.Entries(), func(e ledger.Entry) bool {
+		return e.ARN() == groupARN && e.Group.Key == key && e.Phase == ledger.Registered
+	})
 }
 
 // entered returns the wants that a group has, or may have.

@@ -278,6 +278,34 @@ func TestRegistrar_rebootWithANameThatDoesNotExist(t *testing.T) {
 	}, web())
 }
 
+// After a reboot in the middle of a move, what is wanted now goes to the new group alone.
+func TestRegistrar_rebootDuringAMove(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.addGroup(elbsim.Group{Name: "web2"})
+		arn := w.sim.GroupARN("web2")
+		through := func(api elb.API) elb.API { return pickyIn{picky{api}, arn} }
+		w.startWith(registrar.Options{}, through)
+		w.want("web", 1, 2)
+		w.after(time.Minute)
+		w.renamed("web2")
+		w.want("web", 1, 2)
+		w.after(time.Minute)
+		w.registered("web", 1)
+		w.stop()
+		before := len(w.writes())
+		w.startWith(registrar.Options{BootID: "boot-2"}, through)
+		w.want("web", 3, 4)
+		w.after(time.Minute)
+		w.registered("web")
+		w.registered("web2", 3, 4)
+		for _, call := range w.writes()[before:] {
+			if strings.HasPrefix(call, "RegisterTargets web ") {
+				t.Errorf("%s: the group before takes in what is new", call)
+			}
+		}
+	}, web())
+}
+
 // Two keys change groups with each other. Each target is in its old group until it is in the new one, and in no other after.
 func TestRegistrar_keysThatChangeGroups(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
