@@ -50,6 +50,9 @@ func newDrainCommand(env *environment) *cobra.Command {
 containers run on. The drain outlives restarts of the agent, of the containers and of the host; berth status shows who
 drained, when and why.
 
+A container that is given by its name is held with that name: one that takes its place under it stays out, too. Given by
+its id, or the beginning of that, it is held alone.
+
 It returns when the load balancers have been told; with --wait when they have let go, as berth stop does. Exit codes: 0;
 1 something could not be deregistered (the drain holds, and the agent goes on trying); 2 bad usage; 5 the agent does
 not answer.`,
@@ -184,10 +187,11 @@ func newUndrainCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "undrain {--all | CONTAINER...}",
 		Short: "Let containers, or the host, back into their target groups",
-		Long: `Ends what berth drain began: of the containers, or of the host with --all (containers that were drained by name stay
-out). It returns when the target groups have acted on it; berth wait waits for health.
+		Long: `Ends what berth drain began: of the containers, or of the host with --all (containers that were drained themselves stay
+out). A name that was drained is given as that name, whether or not a container bears it. It returns when the target groups
+have acted on it; berth wait waits for health. What nobody has drained is let in already, and no error.
 
-Exit codes: 0; 1 nobody has drained it; 2 bad usage; 5 the agent does not answer.`,
+Exit codes: 0; 1 it could not be ended, or the target groups have not acted on it; 2 bad usage; 5 the agent does not answer.`,
 		Example:           "  berth undrain web-1 && berth wait web-1",
 		ValidArgsFunction: completeContainers(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -212,6 +216,7 @@ func (c *undrainCommand) run(ctx context.Context, refs []string) error {
 	results := []status.UndrainedV1{}
 	var failed error
 	var seq uint64
+	ended := false
 	for _, ref := range refs {
 		v, err := client.Undrain(ctx, ref)
 		if err != nil {
@@ -220,6 +225,7 @@ func (c *undrainCommand) run(ctx context.Context, refs []string) error {
 		}
 		seq = max(seq, v.Seq)
 		results = append(results, v)
+		ended = ended || len(v.Ended) > 0
 		if v.Warning != "" {
 			fmt.Fprintf(c.env.stderr, "berth: %s: %s\n", cmpHost(ref), status.Plain(v.Warning))
 		}
@@ -232,7 +238,7 @@ func (c *undrainCommand) run(ctx context.Context, refs []string) error {
 			failed = errors.Join(failed, fmt.Errorf("print the result: %w", err))
 		}
 	}
-	if len(results) > 0 {
+	if ended {
 		failed = errors.Join(failed, c.acted(ctx, client, seq))
 	}
 	return failed
@@ -246,7 +252,14 @@ func (c *undrainCommand) say(ref string, v *status.UndrainedV1) {
 		}
 		fmt.Fprintf(c.env.stdout, "%s: the drain%s of %s is ended\n", cmpHost(ref), status.Plain(by), d.Since.Local().Format(time.DateTime))
 	}
+	if len(v.Ended) == 0 {
+		fmt.Fprintf(c.env.stdout, "%s: nobody has drained it\n", cmpHost(ref))
+	}
 	for _, d := range v.Left {
+		if d.Name != "" {
+			fmt.Fprintf(c.env.stdout, "%s: still drained under the name %s: berth undrain %s\n", cmpHost(ref), d.Name, d.Name)
+			continue
+		}
 		fmt.Fprintf(c.env.stdout, "%s: still drained: %s\n", cmpHost(ref), status.Plain(d.Cause))
 	}
 }

@@ -75,7 +75,7 @@ func (t *table) header(s *status.V1) {
 		}
 	}
 	for _, d := range s.Drains {
-		if d.Container != "" {
+		if !d.Host() {
 			continue
 		}
 		by := ""

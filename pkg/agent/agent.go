@@ -76,6 +76,11 @@ func (a *Core) checks() []status.Check {
 		}
 	}
 	checks := []status.Check{ledger}
+	if err := a.watcher.DrainsErr(); err != nil {
+		checks = append(checks, status.Check{
+			Name: "drains", Detail: err.Error(), Change: "see that user berth can read and write what is in " + a.cfg.StateDir + ", on a disk that works",
+		})
+	}
 	if s, _ := a.notices.Snapshot(); silent(s) {
 		checks = append(checks, status.Check{Name: "metadata", Detail: s.Waiting + lasting(s.Since), Change: s.Change})
 	}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -119,6 +120,11 @@ func (c *control) drainOf(ctx context.Context, req *status.DrainRequestV1) (d di
 	// Drains of different holds stand beside each other: what ends with a run or a connection must not end what somebody
 	// wants kept.
 	d.ID = discovery.DrainID(d.Cause, d.Container)
+	if d.Hold == discovery.HoldKeep && byName(req.Container, run) {
+		// Who drains by name means what bears it, also when that is replaced meanwhile.
+		d.Name = run.Name
+		d.ID = discovery.NameDrainID(d.Cause, d.Name)
+	}
 	switch d.Hold {
 	case discovery.HoldRun:
 		d.ID += "/run"
@@ -133,6 +139,14 @@ func (c *control) drainOf(ctx context.Context, req *status.DrainRequestV1) (d di
 // reference is what Docker takes for a container's name, id, or the beginning of one.
 var reference = regexp.MustCompile(`^/?[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
+// byName reports whether ref is the name of the run that it was found for, and not its id or the beginning of that.
+func byName(ref string, run target.Run) bool {
+	return run.Name != "" && nameIn(ref) == run.Name && ref != run.ID
+}
+
+// nameIn is the name that ref may be, as Docker takes it: with a slash before it or without.
+func nameIn(ref string) string { return strings.TrimPrefix(ref, "/") }
+
 // look finds the container that somebody names. Docker's word is best; without it the agent's memory will do.
 func (c *control) look(ctx context.Context, ref string) (target.Run, string, error) {
 	if len(ref) > maxReference || !reference.MatchString(ref) {
@@ -142,10 +156,20 @@ func (c *control) look(ctx context.Context, ref string) (target.Run, string, err
 	switch {
 	case errors.Is(err, discovery.ErrNotAnswered) && run.ID != "":
 		return run, "Docker does not answer; what the agent remembers of " + run.String() + " is used", nil
-	case err != nil:
-		return run, "", lookError(ref, err)
+	case err == nil:
+		return run, "", nil
 	}
-	return run, "", nil
+	err = lookError(ref, err)
+	var refused *requestError
+	if s, _ := c.agent.seen.Get(); errors.As(err, &refused) && refused.status == http.StatusNotFound && holdsName(s, nameIn(ref)) {
+		err = refuse(refused.status, "there is no such container, and its name is drained: berth undrain %s", nameIn(ref))
+	}
+	return run, "", err
+}
+
+// holdsName reports whether a name is drained.
+func holdsName(s *discovery.Snapshot, name string) bool {
+	return s != nil && slices.ContainsFunc(s.Drains, func(d discovery.Drain) bool { return d.Name != "" && d.Name == name })
 }
 
 // lookError says what is wrong with a container's name.
@@ -160,7 +184,7 @@ func lookError(ref string, err error) error {
 	}
 }
 
-// undrain ends the operator's drains of a container or of the host, or the one of an id.
+// undrain ends the operator's drains of a container, of a name, or of the host, or the one of an id.
 func (c *control) undrain(w http.ResponseWriter, r *http.Request) {
 	server.Extend(w, controlPatrol)
 	v, err := c.undrained(r)
@@ -172,57 +196,100 @@ func (c *control) undrain(w http.ResponseWriter, r *http.Request) {
 	server.WriteJSON(w, http.StatusOK, v)
 }
 
+// undrained ends what is asked to end. What nobody has drained needs no ending, and is no error: whoever lets something back
+// in may say so twice.
 func (c *control) undrained(r *http.Request) (status.UndrainedV1, error) {
 	v := status.UndrainedV1{Ended: []status.DrainV1{}}
 	q := r.URL.Query()
-	id, host := q.Get("id"), q.Get("host") == "true"
-	if given := []bool{id != "", host, q.Get("container") != ""}; len(slices.DeleteFunc(given, func(b bool) bool { return !b })) != 1 {
+	id, ref := q.Get("id"), q.Get("container")
+	if given := []bool{id != "", q.Get("host") == "true", ref != ""}; len(slices.DeleteFunc(given, func(b bool) bool { return !b })) != 1 {
 		return v, refuse(http.StatusBadRequest, "one of container=NAME, host=true and id=ID has to be given")
-	}
-	if ref := q.Get("container"); ref != "" {
-		var err error
-		if v.Run, v.Warning, err = c.look(r.Context(), ref); err != nil {
-			return v, err
-		}
 	}
 	s, _ := c.agent.seen.Get()
 	if s == nil {
 		return v, refuse(http.StatusServiceUnavailable, "the agent has only just started; try again")
 	}
-	for _, d := range s.Drains {
-		if id == "" && d.Container != v.Run.ID || id != "" && d.ID != id {
-			continue
-		}
-		// What belongs to a connection, to the host or to a stop signal ends with its reason alone. A shutdown does not where
-		// it restarts all but the kernel: the boot goes on, and the drain with it.
-		if d.Cause != discovery.CauseOperator && d.Cause != discovery.CauseShutdown || d.Hold == discovery.HoldConnection {
-			v.Left = append(v.Left, status.NewDrainV1(d))
-			continue
-		}
-		seq, err := c.agent.watcher.Undrain(r.Context(), d.ID)
-		switch {
-		case errors.Is(err, discovery.ErrNotFound):
-			continue // it has just ended
-		case errors.Is(err, discovery.ErrNotSaved):
-			v.Warning = status.Joined(v.Warning, err.Error()+": a restart of the agent brings the drain back")
-		case err != nil:
-			return v, err
-		}
-		v.Seq = seq
-		v.Ended = append(v.Ended, status.NewDrainV1(d))
-	}
-	if len(v.Ended) > 0 {
-		return v, nil
-	}
-	what := "nobody has drained " + v.Run.String()
+	concerns := func(d *discovery.Drain) bool { return d.Host() }
 	switch {
 	case id != "":
-		what = fmt.Sprintf("there is no drain %.80q that can be ended", id)
-	case v.Run.ID == "":
-		what = "nobody has drained the host"
+		concerns = func(d *discovery.Drain) bool { return d.ID == id }
+	case ref != "":
+		run, warning, err := c.released(r.Context(), s, ref)
+		if err != nil {
+			return v, err
+		}
+		if run.ID != "" {
+			v.Run = run
+		}
+		v.Warning = warning
+		concerns = func(d *discovery.Drain) bool { return d.About(run) || d.Name != "" && d.Name == nameIn(ref) }
 	}
-	for _, d := range v.Left {
-		what += "; " + d.Cause + " holds it, and ends by itself"
+	named := ""
+	for i := range s.Drains {
+		d := &s.Drains[i]
+		if !concerns(d) {
+			continue
+		}
+		if ref != "" && d.Name != "" && d.Name != nameIn(ref) { // it is the name's, and ends with that alone
+			named = d.Name
+			v.Left = append(v.Left, status.NewDrainV1(*d))
+			continue
+		}
+		if err := c.end(r.Context(), d, &v); err != nil {
+			return v, err
+		}
 	}
-	return v, refuse(http.StatusNotFound, "%s", what)
+	if err := c.agent.watcher.DrainsErr(); err != nil && len(v.Ended) == 0 { // one of before may yet come to light
+		v.Warning = status.Joined(v.Warning, err.Error())
+	}
+	switch {
+	case len(v.Ended) > 0:
+	case named != "":
+		return v, refuse(http.StatusConflict, "the name %s is drained, which keeps it out: berth undrain %s", named, named)
+	case id != "":
+		what := fmt.Sprintf("there is no drain %.80q that can be ended", id)
+		for _, d := range v.Left {
+			what += "; " + d.Cause + " holds it, and ends by itself"
+		}
+		return v, refuse(http.StatusNotFound, "%s", what)
+	}
+	return v, nil
+}
+
+// released is the run that ref means, or for a name that no container bears a run that has the name alone.
+func (c *control) released(ctx context.Context, s *discovery.Snapshot, ref string) (target.Run, string, error) {
+	run, warning, err := c.look(ctx, ref)
+	name := nameIn(ref)
+	var refused *requestError
+	switch {
+	case err == nil:
+		return run, warning, nil
+	case holdsName(s, name):
+		return target.Run{Name: name}, "", nil // that is known without a container, and without Docker
+	case errors.As(err, &refused) && refused.status == http.StatusNotFound:
+		return target.Run{Name: name}, "there is no such container; see: docker ps -a", nil
+	}
+	return run, "", err
+}
+
+// end ends a drain, if it is one that ends by being asked to.
+func (c *control) end(ctx context.Context, d *discovery.Drain, v *status.UndrainedV1) error {
+	// What belongs to a connection, to the host or to a stop signal ends with its reason alone. A shutdown does not where it
+	// restarts all but the kernel: the boot goes on, and the drain with it.
+	if d.Cause != discovery.CauseOperator && d.Cause != discovery.CauseShutdown || d.Hold == discovery.HoldConnection {
+		v.Left = append(v.Left, status.NewDrainV1(*d))
+		return nil
+	}
+	seq, err := c.agent.watcher.Undrain(ctx, d.ID)
+	switch {
+	case errors.Is(err, discovery.ErrNotFound):
+		return nil // it has just ended
+	case errors.Is(err, discovery.ErrNotSaved):
+		v.Warning = status.Joined(v.Warning, err.Error()+": a restart of the agent brings the drain back")
+	case err != nil:
+		return err
+	}
+	v.Seq = seq
+	v.Ended = append(v.Ended, status.NewDrainV1(*d))
+	return nil
 }

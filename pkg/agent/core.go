@@ -214,11 +214,12 @@ func (a *Core) newWatcher() (*discovery.Watcher, error) {
 	if a.o.Wrap != nil {
 		publish = a.o.Wrap(publish)
 	}
-	return discovery.New(a.engine, drains, publish, discovery.Options{
+	w, err := discovery.New(a.engine, drains, publish, discovery.Options{
 		Log: a.log, Metrics: discovery.NewMetrics(a.registry), Rules: discoveryRules(a.cfg), Generation: 1, Seq: host.SinceBoot(),
 		Admitted: admittedOf(a.ledger.Entries(), a.cfg.Groups, a.o.BootID), BootID: a.o.BootID,
 		Timing: discovery.Timing{StopSurvivor: a.cfg.Drain.StopSurvivorAfter},
 	})
+	return w, statedir.Advise(a.cfg.StateDir, err)
 }
 
 // Run runs the parts until ctx ends, and waits until all have ended. The first to end ends the others; the registrar takes
@@ -319,6 +320,9 @@ func (r readOnly) Load() ([]discovery.Drain, error) {
 	}
 	return r.store.Load()
 }
+
+// SetAside does nothing.
+func (readOnly) SetAside() (string, error) { return "", nil }
 
 // Save does nothing.
 func (readOnly) Save([]discovery.Drain) error { return nil }

@@ -178,7 +178,7 @@ func (e *explanation) decision(c *discovery.Decision, rows []status.Row) {
 func (e *explanation) reasons() string {
 	var reasons []string
 	for _, d := range e.d.Drains {
-		if d.Reason != "" && (d.Container == "" || d.Container == e.run.ID) {
+		if d.Reason != "" && (d.Host() || d.About(e.run)) {
 			reasons = append(reasons, status.Plain(d.Reason))
 		}
 	}

@@ -89,7 +89,7 @@ func (l *life) step(ctx context.Context, n *host.Snapshot, s *discovery.Snapshot
 	hostDrains := len(want) > 0
 	if s != nil {
 		for _, d := range s.Drains {
-			if d.Container == "" {
+			if d.Host() {
 				have[d.Cause] = d
 				hostDrains = true
 			}

@@ -106,6 +106,7 @@ func (f *lifeFixture) set(path, value string) {
 type memory struct{ drains []discovery.Drain }
 
 func (m *memory) Load() ([]discovery.Drain, error)    { return slices.Clone(m.drains), nil }
+func (m *memory) SetAside() (string, error)           { m.drains = nil; return "aside", nil }
 func (m *memory) Save(drains []discovery.Drain) error { m.drains = slices.Clone(drains); return nil }
 
 func spotAt(at time.Time) string {

@@ -34,7 +34,8 @@ func (c *Client) Drain(ctx context.Context, d status.DrainRequestV1) (status.Dra
 	return v, c.control(ctx, http.MethodPost, "/v1/drains", nil, d, &v)
 }
 
-// Undrain ends the operator's drains of a container; of the host where container is empty.
+// Undrain ends the operator's drains of a container or its name; of the host where container is empty. That there is none is
+// no error.
 func (c *Client) Undrain(ctx context.Context, container string) (status.UndrainedV1, error) {
 	q := url.Values{"host": {"true"}}
 	if container != "" {

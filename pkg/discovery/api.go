@@ -174,16 +174,23 @@ func (s *state) find(ref string) (target.Run, error) {
 	return target.Run{}, fmt.Errorf("%d containers begin with %q: %w", len(found), ref, ErrAmbiguous)
 }
 
-// Drain takes a container or the host out, and returns the Seq from which the wants are gone. A drain with the id of
-// one that holds replaces it: so a HoldConnection becomes a HoldRun. Without an id it gets DrainID(Cause, Container);
-// without a time, now; a HoldRun without StartedAt is for the run that goes on now.
+// Drain takes a container, a name or the host out, and returns the Seq from which the wants are gone. A drain with the id
+// of one that holds replaces it: so a HoldConnection becomes a HoldRun. Without an id it gets DrainID(Cause, Container), or
+// NameDrainID(Cause, Name); without a time, now; a HoldRun without StartedAt is for the run that goes on now. A name is
+// held with the container that bears it, and until it is undrained.
 //
 // An error that wraps ErrNotSaved comes with a Seq: the drain holds, but only as long as this process.
 func (w *Watcher) Drain(ctx context.Context, d Drain) (uint64, error) {
 	if d.Cause == "" {
 		return 0, errors.New("drain: the cause is missing")
 	}
-	if d.ID == "" {
+	switch {
+	case d.Name != "" && (d.Container == "" || d.Hold != HoldKeep):
+		return 0, fmt.Errorf("drain %s: a name is held with the container that bears it, until it is undrained", quote(d.Name))
+	case d.ID != "":
+	case d.Name != "":
+		d.ID = NameDrainID(d.Cause, d.Name)
+	default:
 		d.ID = DrainID(d.Cause, d.Container)
 	}
 	seq, err := w.change(ctx, func(s *state) error {
@@ -193,6 +200,10 @@ func (w *Watcher) Drain(ctx context.Context, d Drain) (uint64, error) {
 		if l := s.lives[d.Container]; l != nil && d.Hold == HoldRun && d.StartedAt.IsZero() && l.facts != nil {
 			d.StartedAt = l.facts.StartedAt
 		}
+		if old, ok := s.drains[d.ID]; ok && d.Name != "" && !s.orphans[d.ID] {
+			d.Container = old.Container // it is there still, and was drained as well
+		}
+		delete(s.orphans, d.ID)
 		s.putDrain(d)
 		return nil
 	})
@@ -227,9 +238,12 @@ func (w *Watcher) change(ctx context.Context, change func(*state) error) (uint64
 			reply <- looked{err: err}
 			return
 		}
-		if s.saving.version == version {
+		switch {
+		case s.saving.version == version:
 			saved <- nil
-		} else {
+		case s.unreadable():
+			saved <- s.unread.err
+		default:
 			s.whenSaved(saved)
 		}
 		s.stepEnd = append(s.stepEnd, func(seq uint64) { reply <- looked{seq: seq} })

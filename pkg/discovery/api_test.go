@@ -403,16 +403,6 @@ func TestWatcher_Drain_notSaved(t *testing.T) {
 	}
 }
 
-// Drains that cannot be read are said to be so, and the rest goes on.
-func TestNew_drainsUnreadable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		engine := enginetest.New()
-		engine.Run(web("web-1"))
-		h := watch(t, engine, &memoryStore{err: errTest}, options())
-		h.wants("web-1:32768")
-	})
-}
-
 // What was left by another instance, or of a run of an earlier boot, holds nobody.
 func TestWatcher_drainsOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@
 //	watcher.go loop.go api.go        the loop that owns it all, and what may be asked of it
 //	stream.go inspect.go list.go     the goroutines that ask Docker, and how their answers are taken in
 //	drains.go save.go drainfile.go   what is taken out on purpose, and how that outlives the process
+//	unread.go                        drains that cannot be read at the start
 //
 // The real Docker is in docker; enginetest holds one in memory.
 package discovery
@@ -97,10 +98,14 @@ func (h *Hold) UnmarshalText(b []byte) error {
 	return fmt.Errorf("hold %q: must be keep, run or connection", b)
 }
 
-// Drain takes a container, or the whole host, out of every group.
+// Drain takes a container, a name, or the whole host out of every group.
 type Drain struct {
-	ID        string    `json:"id"`
-	Container string    `json:"container,omitempty"` // the full container id; empty: the whole host
+	ID        string `json:"id"`
+	Container string `json:"container,omitempty"` // the full container id; Name and this empty: the whole host
+	// Name is held whichever container bears it, for a HoldKeep alone; empty: the drain is the container's. Container is
+	// then held as well, whatever it is called by now: the one that was drained, and when that is gone the one that bears
+	// the name next. So an agent that knows no names holds the bearer, and not the host.
+	Name      string    `json:"name,omitempty"`
 	StartedAt time.Time `json:"started_at,omitzero"` // of the run that HoldRun is for
 	Cause     string    `json:"cause"`               // operator, stop_signal, spot, lifecycle, rebalance, shutdown
 	By        string    `json:"by,omitempty"`        // who asked
@@ -111,6 +116,14 @@ type Drain struct {
 	// into an AMI, or of a run of an earlier boot, holds nobody.
 	Instance string `json:"instance_id,omitempty"`
 	Boot     string `json:"boot_id,omitempty"`
+}
+
+// Host reports whether the drain is the whole host's.
+func (d *Drain) Host() bool { return d.Container == "" && d.Name == "" }
+
+// About reports whether the drain is about the run's container, by its id or by its name. That of the host is not.
+func (d *Drain) About(run target.Run) bool {
+	return d.Container != "" && d.Container == run.ID || d.Name != "" && d.Name == run.Name
 }
 
 // Published is one host port that Docker has bound for a container's port.
@@ -245,7 +258,11 @@ type EngineInfo struct {
 
 // DrainStore keeps drains across restarts of the agent. Calls may be slow; the watcher's loop never waits for them.
 type DrainStore interface {
+	// Load returns what was saved last. An error that wraps ErrCorrupt says that there is nothing to be read. Any other leaves
+	// it as it is: one that wraps fs.ErrPermission is a person's to mend, after the rest Load may be called again.
 	Load() ([]Drain, error)
+	// SetAside puts what cannot be read out of the way of the next Save, for a person to look at, and returns its name.
+	SetAside() (string, error)
 	Save(drains []Drain) error
 }
 

@@ -35,21 +35,28 @@ type drainDocument struct {
 }
 
 // Load reads the drains; a missing file holds none. A file that cannot be understood is set aside under a dated name,
-// for a person to look at, and reported.
+// for a person to look at, and reported: the error wraps ErrCorrupt.
 func (f *DrainFile) Load() ([]Drain, error) {
 	drains, bad, err := f.read()
 	if bad != nil {
-		return nil, f.setAside(bad)
+		aside, err := f.setAside("corrupt")
+		if err != nil {
+			return nil, fmt.Errorf("read drains %s: %w (and it %w)", f.path, bad, err)
+		}
+		return nil, fmt.Errorf("read drains %s, set aside as %s: %w: %w", f.path, filepath.Base(aside), ErrCorrupt, bad)
 	}
 	return drains, err
 }
+
+// SetAside renames a file that cannot be read to drains.json.unread-TIME.
+func (f *DrainFile) SetAside() (string, error) { return f.setAside("unread") }
 
 // Peek reads the drains as Load does, and leaves a file that cannot be understood where it is: it may be called beside a
 // running agent.
 func (f *DrainFile) Peek() ([]Drain, error) {
 	drains, bad, err := f.read()
 	if bad != nil {
-		return nil, fmt.Errorf("read drains %s: %w", f.path, bad)
+		return nil, fmt.Errorf("read drains %s: %w: %w", f.path, ErrCorrupt, bad)
 	}
 	return drains, err
 }
@@ -83,12 +90,12 @@ func (f *DrainFile) read() (drains []Drain, bad, err error) {
 	return drains, nil, nil
 }
 
-func (f *DrainFile) setAside(cause error) error {
-	aside := f.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
+func (f *DrainFile) setAside(why string) (string, error) {
+	aside := f.path + "." + why + "-" + time.Now().UTC().Format("20060102T150405Z")
 	if err := os.Rename(f.path, aside); err != nil {
-		return fmt.Errorf("read drains %s: %w (and it cannot be set aside: %w)", f.path, cause, err)
+		return "", fmt.Errorf("cannot be set aside: %w", err)
 	}
-	return fmt.Errorf("read drains %s, set aside as %s: %w", f.path, filepath.Base(aside), cause)
+	return aside, nil
 }
 
 // Save replaces the drains on disk. Root makes the file the directory's owner's, as it does the ledger: what an agent that

@@ -8,6 +8,9 @@ import (
 	"go.uber.org/zap"
 )
 
+// NameDrainID is DrainID for a drain that holds a name.
+func NameDrainID(cause, name string) string { return cause + "/name:" + name }
+
 // DrainID returns the id that a drain gets if none is given: one for each cause and container, so that draining twice
 // is draining once. container is the full id; empty: the whole host.
 func DrainID(cause, container string) string {
@@ -31,6 +34,9 @@ func (s *state) loadDrains(drains []Drain) {
 			s.w.log.Info("drain of another instance is dropped", zap.String("drain", d.ID), zap.String("instance_id", d.Instance))
 		default:
 			s.drains[d.ID] = d
+			if d.Name != "" && d.Container == "" {
+				s.orphans[d.ID] = true
+			}
 		}
 	}
 	if len(s.drains) != len(drains) {
@@ -68,12 +74,43 @@ func (s *state) dropDrainsOf(over func(Drain) bool) {
 	for id, d := range s.drains {
 		if over(d) {
 			delete(s.drains, id)
+			delete(s.orphans, id)
 			s.changed = true
 			saved = saved || d.Hold != HoldConnection
 		}
 	}
 	if saved {
 		s.persist()
+	}
+}
+
+// rebear has the drains of l's name hold l in place of containers that are gone: an agent that knows no names goes on
+// with what is on disk.
+func (s *state) rebear(l *life) {
+	if l.facts == nil || l.facts.Name == "" {
+		return
+	}
+	for id := range s.orphans {
+		if d := s.drains[id]; d.Name == l.facts.Name && l.running() {
+			d.Container = l.id
+			delete(s.orphans, id)
+			s.putDrain(d)
+		}
+	}
+}
+
+// containerGone ends the drains of a container that is gone for good. Those of its name go on: for whichever container
+// bears it, and at first for one that bears it already.
+func (s *state) containerGone(id string) {
+	s.dropDrainsOf(func(d Drain) bool { return d.Container == id && d.Name == "" })
+	for _, d := range s.drains {
+		if d.Container != id || d.Name == "" {
+			continue
+		}
+		s.orphans[d.ID] = true
+		for _, l := range s.lives {
+			s.rebear(l)
+		}
 	}
 }
 
@@ -173,17 +210,18 @@ func (s *state) endSurvived(l *life, began time.Time) {
 // hostDrains reports whether the whole host is drained.
 func (s *state) hostDrains() bool {
 	for _, d := range s.drains {
-		if d.Container == "" {
+		if d.Host() {
 			return true
 		}
 	}
 	return false
 }
 
-// drained reports whether anything drains the container: then nothing that is registered for it has to stay.
+// drained reports whether anything drains the container, of which no more than its id is known: then nothing that is
+// registered for it has to stay.
 func (s *state) drained(id string) bool {
 	for _, d := range s.drains {
-		if d.Container == "" || d.Container == id {
+		if d.Host() || d.Container == id {
 			return true
 		}
 	}

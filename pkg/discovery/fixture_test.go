@@ -50,8 +50,14 @@ func watch(t *testing.T, engine *enginetest.Engine, store *memoryStore, opts dis
 // watchThrough is watch for a watcher that sees the engine through something else.
 func watchThrough(t *testing.T, engine *enginetest.Engine, through discovery.Engine, store *memoryStore, opts discovery.Options) *fixture {
 	t.Helper()
+	return watchStore(t, engine, through, store, store, opts)
+}
+
+// watchStore is watchThrough for a watcher that sees the store through something else.
+func watchStore(t *testing.T, engine *enginetest.Engine, through discovery.Engine, store *memoryStore, seen discovery.DrainStore, opts discovery.Options) *fixture {
+	t.Helper()
 	h := &fixture{T: t, engine: engine, store: store}
-	w, err := discovery.New(through, store, func(s *discovery.Snapshot) {
+	w, err := discovery.New(through, seen, func(s *discovery.Snapshot) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.published = append(h.published, s)
@@ -147,6 +153,7 @@ func describe(s *discovery.Snapshot) string {
 type memoryStore struct {
 	mu     sync.Mutex // guards all below
 	drains []discovery.Drain
+	aside  []discovery.Drain
 	saves  int
 	err    error
 	hang   chan struct{}
@@ -156,6 +163,16 @@ func (m *memoryStore) Load() ([]discovery.Drain, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.drains), m.err
+}
+
+func (m *memoryStore) SetAside() (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return "", m.err
+	}
+	m.aside, m.drains = m.drains, nil
+	return "aside", nil
 }
 
 func (m *memoryStore) Save(drains []discovery.Drain) error {

@@ -182,6 +182,7 @@ func (s *state) accept(l *life, a answer) {
 	l.inspection = inspection{version: version, lookers: lookers}
 	stopAt := l.accept(a.facts, a.began, s.circumstances(l), s.admittedBefore(a.facts))
 	s.runIs(l)
+	s.rebear(l)
 	if !stopAt.IsZero() {
 		s.stopSignal(l, stopAt)
 	}

@@ -16,7 +16,10 @@ type verdict struct {
 // decided comes first, then what happens to the container, then its health.
 func (r *resolver) judge(c *Container, rule *Rule) verdict {
 	if d := r.drainOf(c); d != nil {
-		return explainDrain(d)
+		return explainDrain(d, c)
+	}
+	if r.in.DrainsUnread && !c.Admitted[rule.Group] {
+		return verdict{verdict: NotYet, why: "whether somebody has drained it cannot be read yet", change: "see the log of the agent"}
 	}
 	if v, ok := r.paused(c); ok {
 		return v
@@ -31,12 +34,12 @@ func (r *resolver) judge(c *Container, rule *Rule) verdict {
 }
 
 // drainOf returns the drain to name for this run, or nil: the host's first, then the container's own stop signal, then
-// the one that began first.
+// the one that began first, of the container or of its name.
 func (r *resolver) drainOf(c *Container) *Drain {
 	if r.hostDrain != nil {
 		return r.hostDrain
 	}
-	var found *Drain
+	found := r.held[c.Name] // nil where nobody holds it
 	for _, d := range r.drains[c.ID] {
 		switch {
 		case !d.covers(c.run()):
@@ -49,7 +52,8 @@ func (r *resolver) drainOf(c *Container) *Drain {
 	return found
 }
 
-func explainDrain(d *Drain) verdict {
+// byWhom is who drained, and what for.
+func byWhom(d *Drain) string {
 	by := ""
 	if d.By != "" {
 		by = " by " + d.By
@@ -57,17 +61,26 @@ func explainDrain(d *Drain) verdict {
 	if d.Reason != "" {
 		by += ": " + quote(d.Reason)
 	}
+	return by
+}
+
+func explainDrain(d *Drain, c *Container) verdict {
+	by := byWhom(d)
 	switch {
 	case d.Cause == CauseStopSignal:
 		return verdict{verdict: Leaving, why: "it was told to stop" + by, since: d.Since}
-	case d.Container == "" && d.Cause == CauseOperator:
+	case d.Host() && d.Cause == CauseOperator:
 		return verdict{verdict: Drained, why: "the host was drained" + by, change: "berth undrain --all", since: d.Since}
-	case d.Container == "":
+	case d.Host():
 		return verdict{verdict: Drained, why: "the host is draining (" + d.Cause + ")" + by, since: d.Since}
 	case d.Hold == HoldConnection:
 		return verdict{verdict: Drained, why: "it is being taken out" + by, since: d.Since}
 	case d.Hold == HoldRun:
 		return verdict{verdict: Drained, why: "this run of it was drained" + by, since: d.Since}
+	case d.Name != "" && d.Name == c.Name:
+		return verdict{verdict: Drained, why: "its name was drained" + by, change: "berth undrain " + d.Name, since: d.Since}
+	case d.Name != "":
+		return verdict{verdict: Drained, why: "it was drained under the name " + d.Name + by, change: "berth undrain " + d.Name, since: d.Since}
 	}
 	return verdict{verdict: Drained, why: "it was drained" + by, change: "berth undrain " + short(d.Container), since: d.Since}
 }

@@ -64,10 +64,12 @@ func (s *state) listed(a listAnswer) {
 			s.forget(l)
 		}
 	}
-	s.dropDrainsOf(func(d Drain) bool {
+	for _, d := range s.sortedDrains() {
 		_, ok := present[d.Container]
-		return !ok && d.Container != "" && d.Since.Before(a.began) && s.lives[d.Container] == nil
-	})
+		if !ok && d.Container != "" && d.Since.Before(a.began) && s.lives[d.Container] == nil && !s.orphans[d.ID] {
+			s.containerGone(d.Container)
+		}
+	}
 	for id, at := range s.gone {
 		if at.Before(a.began) {
 			delete(s.gone, id)

@@ -25,7 +25,9 @@ type state struct {
 	lastReopen time.Time
 	shadowed   map[string]bool // asked about already
 	drains     map[string]Drain
+	orphans    map[string]bool // drains of names, by id, whose container is gone
 	saving     saving
+	unread     unread
 	rules      []Rule
 	generation uint64
 	instance   string
@@ -48,11 +50,16 @@ func newState(w *Watcher) *state {
 	s := &state{
 		w:     w,
 		lives: make(map[string]*life), gone: make(map[string]time.Time), seen: newRecent(),
-		shadowed: make(map[string]bool), drains: make(map[string]Drain),
+		shadowed: make(map[string]bool), drains: make(map[string]Drain), orphans: make(map[string]bool),
 		rules: w.opts.Rules, generation: w.opts.Generation, instance: w.opts.Instance, seq: w.opts.Seq,
 		stream: w.Stream(), changed: true,
 	}
 	s.stream.Since = s.now()
+	if w.loadErr != nil {
+		s.unread = unread{err: w.loadErr, until: s.now().Add(unreadPatience)}
+		s.sayDrainsErr()
+		return s
+	}
 	s.loadDrains(w.loaded)
 	return s
 }
@@ -82,6 +89,8 @@ func (s *state) loop(ctx context.Context) {
 			request(s)
 		case r := <-s.w.saved:
 			s.savedDrains(r)
+		case r := <-s.w.loads:
+			s.loadedAgain(r)
 		case jobs <- j:
 			s.sent(j)
 		case lists <- lj:
@@ -178,6 +187,7 @@ func (s *state) tick(now time.Time) {
 		s.oweList(s.list.lightly%10 == 0)
 	}
 	s.judgeStream(now)
+	s.endPatience(now)
 	s.retrySave(now)
 }
 
@@ -201,6 +211,9 @@ func (s *state) wakeAt() time.Time {
 		sooner(s.suspect.at.Add(s.w.opts.SilenceGrace))
 	}
 	sooner(s.saving.retryAt)
+	if s.unreadable() {
+		sooner(s.unread.until)
+	}
 	for _, l := range s.lives {
 		if l.inspection.owed {
 			sooner(l.inspection.notNow)
@@ -360,7 +373,7 @@ func (s *state) forget(l *life) {
 	l.inspection.lookers = nil
 	delete(s.lives, l.id)
 	delete(s.shadowed, l.id)
-	s.dropDrainsOf(func(d Drain) bool { return d.Container == l.id })
+	s.containerGone(l.id)
 	s.changed = true
 }
 

@@ -88,8 +88,11 @@ type Input struct {
 	Containers []Container // in any order
 	Rules      []Rule      // one for each group
 	Drains     []Drain
-	Timing     Timing
-	Now        time.Time
+	// DrainsUnread reports that drains of before could not be read yet: a container that is not in waits, for they may be
+	// about it.
+	DrainsUnread bool
+	Timing       Timing
+	Now          time.Time
 }
 
 // Resolution is what follows from an Input.
@@ -121,6 +124,7 @@ func Resolve(in Input) Resolution {
 	for i := range r.containers {
 		r.container(&r.containers[i])
 	}
+	r.heldNames()
 	for _, wants := range r.out.Wants {
 		slices.SortFunc(wants, compareWants)
 	}
@@ -136,6 +140,8 @@ type resolver struct {
 	groups     []string // the rules' groups, sorted
 	hostDrain  *Drain
 	drains     map[string][]*Drain // by container
+	held       map[string]*Drain   // by the name that is held
+	borne      map[string]bool     // names of running containers that are held
 	owners     owners
 	out        Resolution
 }
@@ -147,6 +153,8 @@ func newResolver(in Input) *resolver {
 		containers: slices.Clone(in.Containers),
 		rules:      make(map[string]*Rule, len(in.Rules)),
 		drains:     make(map[string][]*Drain, len(in.Drains)),
+		held:       make(map[string]*Drain),
+		borne:      make(map[string]bool),
 		out:        Resolution{Wants: make(map[string][]target.Want, len(in.Rules))},
 	}
 	slices.SortFunc(r.containers, func(a, b Container) int { return a.run().Compare(b.run()) })
@@ -159,10 +167,14 @@ func newResolver(in Input) *resolver {
 	slices.Sort(r.groups)
 	for i := range in.Drains {
 		d := &in.Drains[i]
-		if d.Container == "" {
+		switch {
+		case d.Host():
 			r.hostDrain = earlier(r.hostDrain, d)
-		} else {
+		case d.Container != "":
 			r.drains[d.Container] = append(r.drains[d.Container], d)
+		}
+		if d.Name != "" {
+			r.held[d.Name] = earlier(r.held[d.Name], d)
 		}
 	}
 	r.owners = newOwners(r.containers)
@@ -177,7 +189,7 @@ func earlier(a, b *Drain) *Drain {
 	return a
 }
 
-// covers reports whether d takes this run out, given that it names the container.
+// covers reports whether d takes this run out, given that it is about the container.
 func (d *Drain) covers(run target.Run) bool {
 	if d.Hold != HoldRun {
 		return true
@@ -197,6 +209,9 @@ func (r *resolver) container(c *Container) {
 		}
 		r.whole(c, Ignored, why, "")
 		return
+	}
+	if r.held[c.Name] != nil {
+		r.borne[c.Name] = true
 	}
 	r.allot(c)
 	claims, done := r.claims(c)
@@ -360,6 +375,19 @@ func (r *resolver) unshadowed(c *Container, ways []exposure, v verdict) ([]expos
 		r.out.Shadowed = append(r.out.Shadowed, c.ID)
 	}
 	return nil, verdict{verdict: NotYet, why: "its host port now belongs to " + by.String() + ": what Docker said of this container is out of date"}
+}
+
+// heldNames decides about the names that are held and that no container bears: whichever takes one stays out.
+func (r *resolver) heldNames() {
+	for name, d := range r.held {
+		if r.borne[name] {
+			continue
+		}
+		r.out.Decisions = append(r.out.Decisions, Decision{
+			Run: target.Run{Name: name}, Verdict: Drained, Since: d.Since, Change: "berth undrain " + name,
+			Why: "no container that runs is known by this name; it was drained" + byWhom(d) + ", and whichever takes it stays out",
+		})
+	}
 }
 
 // whole decides about the container as a whole.

@@ -539,6 +539,10 @@ func TestResolve_lifeOfAContainer(t *testing.T) {
 			container: running(), drains: drain(Drain{Cause: CauseOperator, Container: id1, By: "ann"}),
 			decide: []said{{"web 8080/tcp drained", "drained by ann", "berth undrain 111111111111"}},
 		},
+		"its name drained": {
+			container: running(), drains: drain(Drain{Cause: CauseOperator, Container: id2, Name: "web-1", By: "ann"}),
+			decide: []said{{"web 8080/tcp drained", "its name was drained by ann", "berth undrain web-1"}},
+		},
 		"this run drained": {
 			container: running(), drains: drain(Drain{Cause: CauseOperator, Container: id1, Hold: HoldRun, StartedAt: t0}),
 			decide: []said{{"web 8080/tcp drained", "this run", ""}},

@@ -20,7 +20,7 @@ type saving struct {
 	unsaved bool   // they have not been handed over yet
 	retryAt time.Time
 	waiting []saveWaiter
-	failing bool
+	err     error // of the last save; nil: it succeeded, or there was none
 }
 
 type saveWaiter struct {
@@ -41,8 +41,9 @@ type saveResult struct {
 // noStore is the store of a watcher that has none.
 type noStore struct{}
 
-func (noStore) Load() ([]Drain, error) { return nil, nil }
-func (noStore) Save([]Drain) error     { return nil }
+func (noStore) Load() ([]Drain, error)    { return nil, nil }
+func (noStore) SetAside() (string, error) { return "", nil }
+func (noStore) Save([]Drain) error        { return nil }
 
 // persist has the drains that outlive the process saved, when what they lead to is on its way.
 func (s *state) persist() {
@@ -51,9 +52,10 @@ func (s *state) persist() {
 	s.saving.unsaved = true
 }
 
-// handOver hands the drains to the saver. What it has not begun to write is replaced.
+// handOver hands the drains to the saver. What it has not begun to write is replaced. As long as those of before may still
+// be read nothing is written in their place.
 func (s *state) handOver() {
-	if !s.saving.unsaved {
+	if !s.saving.unsaved || s.unreadable() {
 		return
 	}
 	s.saving.unsaved = false
@@ -74,14 +76,15 @@ func (s *state) savedDrains(r saveResult) {
 	switch {
 	case r.err != nil:
 		s.w.metrics.saveErrors.Inc()
-		if !s.saving.failing {
+		if s.saving.err == nil {
 			s.w.log.Error("drains cannot be saved, a restart of the agent would forget them", zap.Error(r.err))
 		}
 		s.saving.retryAt = s.now().Add(saveRetry)
-	case s.saving.failing:
+	case s.saving.err != nil:
 		s.w.log.Info("drains are saved again")
 	}
-	s.saving.failing = r.err != nil
+	s.saving.err = r.err
+	s.sayDrainsErr()
 	var waiting []saveWaiter
 	for _, w := range s.saving.waiting {
 		if w.version > r.version {
@@ -101,6 +104,12 @@ func (s *state) retrySave(now time.Time) {
 
 // saver writes drains until saves is closed. It alone waits for the disk.
 func (w *Watcher) saver() {
+	if w.loadErr != nil {
+		due, goOn := w.reread()
+		if !goOn || due != nil && !w.report(saveResult{due.version, w.store.Save(due.drains)}) {
+			return
+		}
+	}
 	for sv := range w.saves {
 		// What a stop signal takes out is on its way to the load balancer now: that comes first. And a signal seldom
 		// comes alone.
@@ -115,10 +124,16 @@ func (w *Watcher) saver() {
 			}
 		default:
 		}
-		err := w.store.Save(sv.drains)
-		select {
-		case w.saved <- saveResult{sv.version, err}:
-		case <-w.done:
-		}
+		w.report(saveResult{sv.version, w.store.Save(sv.drains)})
+	}
+}
+
+// report tells the loop what has become of a save; false: the watcher has ended.
+func (w *Watcher) report(r saveResult) bool {
+	select {
+	case w.saved <- r:
+		return true
+	case <-w.done:
+		return false
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,6 +114,7 @@ type Watcher struct {
 	log     *zap.Logger
 	metrics *Metrics
 	loaded  []Drain
+	loadErr error // why loaded is not what the store holds; nil: it is
 
 	events   chan streamEvent
 	jobs     chan job
@@ -122,6 +124,7 @@ type Watcher struct {
 	requests chan func(*state)
 	saves    chan save
 	saved    chan saveResult
+	loads    chan loadResult
 	reopen   chan struct{}
 	done     chan struct{} // closed when Run returns
 
@@ -129,9 +132,14 @@ type Watcher struct {
 	latest  atomic.Pointer[Snapshot]
 	stream  latest.Value[Stream]
 	turned  atomic.Pointer[time.Time]
+
+	drainsErr atomic.Pointer[error]
 }
 
-// New makes a Watcher of engine. Drains are loaded from store, which may be nil: then they end with the process.
+// New makes a Watcher of engine. Drains are loaded from store, which may be nil: then they end with the process. Those that
+// may not be read are an error, which wraps fs.ErrPermission. Those that cannot be read for other reasons are read again
+// while it runs: for unreadPatience no container comes in that was not in, and nothing is written in their place before
+// they are set aside.
 // publish is called from the loop with each new snapshot and must not block.
 func New(engine Engine, store DrainStore, publish func(*Snapshot), opts Options) (*Watcher, error) {
 	if engine == nil || publish == nil {
@@ -152,6 +160,7 @@ func New(engine Engine, store DrainStore, publish func(*Snapshot), opts Options)
 		requests: make(chan func(*state)),
 		saves:    make(chan save, 1),
 		saved:    make(chan saveResult),
+		loads:    make(chan loadResult),
 		reopen:   make(chan struct{}, 1),
 		done:     make(chan struct{}),
 	}
@@ -159,10 +168,14 @@ func New(engine Engine, store DrainStore, publish func(*Snapshot), opts Options)
 		w.store = noStore{}
 	}
 	drains, err := w.store.Load()
-	if err != nil {
-		// Going on without them puts containers back in that somebody took out; not going on leaves all the others
-		// unattended.
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("make watcher: %w", err)
+	case errors.Is(err, ErrCorrupt):
 		w.log.Error("drains cannot be read, going on without them", zap.Error(err))
+	case err != nil:
+		w.log.Warn("drains cannot be read, trying again", zap.Error(err))
+		w.loadErr = err
 	}
 	w.loaded = drains
 	w.stream.Set(&Stream{Err: "not connected yet"})

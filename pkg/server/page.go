@@ -108,7 +108,7 @@ func page(s *status.V1) []byte {
 		}
 	}
 	for i := range s.Drains {
-		if d := &s.Drains[i]; d.Container == "" {
+		if d := &s.Drains[i]; d.Host() {
 			p.put("<li><b>The host drains</b>: %s", d.Cause)
 			p.unless(", by %s", d.By)
 			p.put(", since %s</li>", stamp(d.Since))

@@ -62,7 +62,7 @@ type V1 struct {
 	Host      Host      `json:"host"`
 	// Docker is the connection to the engine.
 	Docker discovery.Stream `json:"docker"`
-	// Drains are in force now; one without a container is the whole host's.
+	// Drains are in force now; one without a container and a name is the whole host's.
 	Drains []DrainV1 `json:"drains"`
 	// Groups are all of the configuration, whether or not the registrar has taken them up, and those that left it.
 	Groups []GroupV1 `json:"target_groups"`
@@ -80,6 +80,7 @@ type AgentV1 struct {
 type DrainV1 struct {
 	ID        string    `json:"id"`
 	Container string    `json:"container_id,omitempty"` // empty: the whole host
+	Name      string    `json:"name,omitempty"`         // held whichever container bears it; container_id is held as well
 	Cause     string    `json:"cause"`                  // operator, stop_signal, spot, lifecycle, rebalance, shutdown
 	By        string    `json:"by,omitempty"`
 	Reason    string    `json:"reason,omitempty"` // as whoever asked gave it
@@ -204,8 +205,11 @@ func (s *V1) addUntaken(d *discovery.Snapshot) {
 	})
 }
 
+// Host reports whether the drain is the whole host's.
+func (d *DrainV1) Host() bool { return d.Container == "" && d.Name == "" }
+
 func drainV1(d discovery.Drain) DrainV1 {
-	v := DrainV1{ID: d.ID, Container: d.Container, Cause: d.Cause, By: d.By, Reason: d.Reason, Since: d.Since}
+	v := DrainV1{ID: d.ID, Container: d.Container, Name: d.Name, Cause: d.Cause, By: d.By, Reason: d.Reason, Since: d.Since}
 	switch d.Hold {
 	case discovery.HoldRun:
 		v.Hold = "run"

@@ -45,7 +45,7 @@ type LeftV1 struct {
 
 // DrainRequestV1 is the body of POST /v1/drains. Either Container or Host is given.
 type DrainRequestV1 struct {
-	// Container is a name, an id, or the beginning of one.
+	// Container is a name, an id, or the beginning of one. With a hold of keep a name is held, whichever container bears it.
 	Container string `json:"container,omitempty"`
 	// Host drains the whole host.
 	Host bool `json:"host,omitempty"`
@@ -81,7 +81,7 @@ func (d DrainedV1) Wait() (time.Duration, bool) {
 
 // UndrainedV1 is what DELETE /v1/drains answers.
 type UndrainedV1 struct {
-	Ended []DrainV1  `json:"ended"`
+	Ended []DrainV1  `json:"ended"` // none: nobody had drained it
 	Run   target.Run `json:"container,omitzero"`
 	Seq   uint64     `json:"seq"` // from which they no longer count
 	// Left are the drains that still hold what was asked about: the host's own reasons, a stop signal.

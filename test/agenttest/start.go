@@ -78,6 +78,14 @@ func (d *Drains) Load() ([]discovery.Drain, error) {
 	return slices.Clone(d.drains), nil
 }
 
+// SetAside forgets what was saved.
+func (d *Drains) SetAside() (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.drains = nil
+	return "aside", nil
+}
+
 // Save keeps drains.
 func (d *Drains) Save(drains []discovery.Drain) error {
 	d.mu.Lock()

@@ -37,7 +37,7 @@ func TestDrains(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	web, slow := w.engine.run("web-1", "web", 32768), w.engine.run("slow-1", "slow", 32769)
-	keep, run := "operator/"+web.id, "operator/"+slow.id+"/run"
+	keep, run := "operator/name:web-1", "operator/"+slow.id+"/run"
 	t.Run("written", func(t *testing.T) {
 		w.t = t
 		w.up()
@@ -65,6 +65,18 @@ func TestDrains(t *testing.T) {
 		golden(t, "drains/after.json", w.hasDrains(run, "shutdown/host", "operator/host"))
 		w.must(0, "undrain", "--all")
 		golden(t, "drains/one.json", w.hasDrains(run))
+		w.down()
+	})
+	// An agent that knew no names held containers. What it has left holds them, and ends by their names as well.
+	t.Run("read of before", func(t *testing.T) {
+		w.t = t
+		file := string(goldenFile(t, "drains/before_names.json"))
+		w.write("state/drains.json", strings.ReplaceAll(file, nobodysBoot, bootID(t)))
+		w.up()
+		w.hasDrains("operator/"+web.id, run, "shutdown/host", "operator/host")
+		w.must(0, "undrain", "web-1")
+		w.must(0, "undrain", "--all")
+		w.hasDrains(run)
 		w.down()
 	})
 }

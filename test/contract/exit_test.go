@@ -90,7 +90,7 @@ func TestExit_agent(t *testing.T) {
 		outcome{0, "plan"}, outcome{0, "plan --detailed-exitcode"},
 		outcome{2, "prune"}, outcome{2, "prune nosuch"}, outcome{0, "prune --yes"}, outcome{0, "prune --yes --json"},
 		outcome{0, "drain slow-1"}, outcome{0, "drain slow-1"}, outcome{1, "drain nobody"}, outcome{0, "drain --wait --max-wait 100ms slow-1"},
-		outcome{0, "undrain slow-1"}, outcome{1, "undrain slow-1"}, outcome{1, "undrain --all"}, outcome{1, "undrain nobody"},
+		outcome{0, "undrain slow-1"}, outcome{0, "undrain slow-1"}, outcome{0, "undrain --all"}, outcome{0, "undrain nobody"},
 		outcome{1, "stop --docker-socket none.sock lone"}, outcome{1, "stop lone nobody"},
 		outcome{0, "stop --settle 0s lone"}, outcome{0, "stop --max-wait 100ms web-1"},
 		outcome{0, "reload"},
