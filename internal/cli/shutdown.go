@@ -24,11 +24,14 @@ import (
 )
 
 const (
-	// answerPatience is how long the agent may take to say that it is there, before the ledger has to do.
+	// answerPatience is how long the agent may take to say that it is there, or still there, before the ledger has to do.
 	answerPatience = 5 * time.Second
 	// removalShare is the part of the longest wait in which the ledger's targets are deregistered; the rest is for the
 	// load balancers to settle.
 	removalShare = 2
+	// removalLeast is given to the removal in any case: an agent that dies in the last moment leaves no time, and a target
+	// that is left behind is worse than a shutdown that takes some seconds longer.
+	removalLeast = 5 * time.Second
 	// sightShare is the part of the longest wait in which an agent that has just been started must be able to call AWS.
 	sightShare = 3
 )
@@ -49,7 +52,8 @@ func newShutdownDrainCommand(env *environment) *cobra.Command {
 		Short:  "Take the host out of its target groups while it shuts down",
 		Hidden: true, // it is berth-drain.service's
 		Long: `Drains the host for the rest of this boot and waits until the load balancers have let go, at most
-drain.shutdown_max_wait. Where no agent answers, or the agent cannot call AWS in time, it deregisters what the ledger holds.
+drain.shutdown_max_wait, and not beyond 10 s before the time of a spot notice. Where no agent answers, or it falls silent
+for 5 s, or it cannot call AWS in time, it deregisters what the ledger holds.
 
 berth-drain.service runs it when that unit is stopped. It does nothing unless the system is stopping: no other end of the
 unit is a reason to drain. Whoever wants to drain a host that stays up uses berth drain.
@@ -96,8 +100,7 @@ func (c *shutdownDrain) run(ctx context.Context) error {
 		cfg = config.Default() // what is registered goes, whatever is configured by now
 		cfg.StateDir = unconfiguredStateDir(c.env)
 	}
-	latest := time.Now().Add(cfg.Drain.ShutdownMaxWait)
-	err = c.byAgent(ctx, latest)
+	latest, err := c.byAgent(ctx, time.Now().Add(cfg.Drain.ShutdownMaxWait))
 	var done *exitError
 	if err == nil || errors.As(err, &done) || ctx.Err() != nil {
 		return err
@@ -106,43 +109,45 @@ func (c *shutdownDrain) run(ctx context.Context) error {
 	return c.byLedger(ctx, cfg, latest)
 }
 
-// byAgent has the running agent drain the host. An *exitError is its last word; any other says that the agent could not
-// be had.
-func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) error {
+// byAgent has the running agent drain the host, by latest or when the agent says. An *exitError is its last word; any other
+// says that the agent could not be had, or that it has gone, and until when the host's targets may be waited for.
+func (c *shutdownDrain) byAgent(ctx context.Context, latest time.Time) (time.Time, error) {
 	api := c.agent.client(c.env.getenv)
 	defer api.Close()
 	asking, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
 	before, err := api.Status(asking, client.StatusQuery{})
 	if err != nil {
-		return err
+		return latest, err
 	}
 	begun := time.Now()
+	latest = before.WaitEnd(begun, latest)
 	drained, err := api.Drain(asking, status.DrainRequestV1{Host: true, Cause: discovery.CauseShutdown, Reason: "the host shuts down"})
 	if err != nil {
-		return err
+		return latest, err
 	}
-	o := status.DepartureOptions{Before: &before, Seq: drained.Seq, Latest: latest}
-	o.Sight = begun.Add(latest.Sub(begun) / sightShare) // the ledger needs the rest of what is left for it
 	if wait, ok := drained.Wait(); ok {
-		o.Latest = begun.Add(wait) // it may have been reloaded since the file was changed
+		latest = before.WaitEnd(begun, begun.Add(wait)) // it may have been reloaded since the file was changed
 	}
-	d := status.HostDeparture(o)
+	d := status.HostDeparture(status.DepartureOptions{
+		Before: &before, Seq: drained.Seq, Latest: latest,
+		Sight: begun.Add(latest.Sub(begun) / sightShare), // the ledger needs the rest of what is left for it
+	})
 	report := newReporter(c.env)
-	following, cancel := context.WithDeadline(ctx, o.Latest.Add(answerPatience))
+	following, cancel := context.WithDeadline(ctx, latest.Add(answerPatience))
 	defer cancel()
-	if err := (&departures{report: report, all: []*status.Departure{d}}).follow(following, api); err != nil {
-		return err
-	}
+	err = (&departures{report: report, all: []*status.Departure{d}, silence: answerPatience}).follow(following, api)
 	report.clear()
-	if d.Phase() == status.StuckPhase && d.Blind() {
-		return errors.New(d.Reason().Why)
-	}
-	if d.Phase() == status.StuckPhase {
-		return exit(exitFailure, errors.New("not deregistered: "+d.Reason().Sentence()))
+	switch {
+	case err != nil:
+		return d.Latest(), err
+	case d.Phase() == status.StuckPhase && d.Blind():
+		return d.Latest(), errors.New(d.Reason().Why)
+	case d.Phase() == status.StuckPhase:
+		return d.Latest(), exit(exitFailure, errors.New("not deregistered: "+d.Reason().Sentence()))
 	}
 	fmt.Fprintf(c.env.stdout, "the host is drained: %s\n", status.Plain(d.Reason().Why))
-	return nil
+	return d.Latest(), nil
 }
 
 // byLedger deregisters what the ledger holds, and waits until the load balancers have let go.
@@ -160,7 +165,7 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 	if err != nil {
 		return exit(exitFailure, statedir.Advise(cfg.StateDir, err))
 	}
-	removing, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(latest)/removalShare))
+	removing, cancel := context.WithTimeout(ctx, max(time.Until(latest)/removalShare, removalLeast))
 	defer cancel()
 	removed, settle, err := agent.RemoveStale(removing, cfg, kept, log, agent.AnyBoot)
 	if closing := kept.Close(); closing != nil {
@@ -169,7 +174,7 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 	fmt.Fprintf(c.env.stdout, "deregistered %d targets\n", removed)
 	if removed > 0 {
 		// Nobody looks at them any more; this is how long load balancers go on sending.
-		c.settle(ctx, min(settle, time.Until(latest)))
+		c.settle(ctx, min(settle, max(0, time.Until(latest))))
 	}
 	return exit(exitFailure, err)
 }

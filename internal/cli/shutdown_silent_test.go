@@ -18,13 +18,11 @@ import (
 	"berth/pkg/status"
 	"berth/pkg/target"
 	"berth/test/agenttest"
-	"berth/test/knownfault"
 )
 
 // The agent takes the drain in and dies, as everything does while a system stops. What it has registered is in the ledger,
 // and goes from there.
 func TestShutdownDrain_agentDiesAfterItTookTheDrain(t *testing.T) {
-	knownfault.Skip(t, "7", "berth shutdown-drain does nothing when the agent dies after it took the drain in")
 	sim := agenttest.Account(t, "web")
 	dir := agenttest.ShortDir(t)
 	registeredBy(t, dir, sim, agenttest.Instance, host.BootID(), "web", 32768)

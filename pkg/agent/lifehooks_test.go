@@ -77,7 +77,8 @@ func newHookFixture(t *testing.T, terminate, launch string) *hookFixture {
 			f.views.Add(1)
 			d, docker := f.seen.Get()
 			r, aws := f.board.Get()
-			return view{status.Of(time.Now(), status.AgentV1{}, status.Host{}, d, r), docker, aws}
+			n, _ := f.notices.Get()
+			return view{status.Of(time.Now(), status.AgentV1{}, status.Host{Notices: n.Notices}, d, r), docker, aws}
 		},
 		groups: func(_ uint64, required bool) []string {
 			f.mu.Lock()
@@ -264,6 +265,30 @@ func TestTerminateHook_maxWait(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where EC2 takes the instance back the hook is completed 10 s before that, however long drain.max_wait is.
+func TestTerminateHook_spot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newHookFixture(t, "going", "")
+		f.want([]target.Want{hookWant})
+		f.act(registrar.StateOK, hookTarget(ledger.Registered, "healthy"))
+		f.notices.Set(&host.Snapshot{Notices: []host.Notice{
+			{Kind: host.Spot, Action: "terminate", At: time.Now(), Deadline: time.Now().Add(2 * time.Minute)},
+			{Kind: host.Lifecycle, Action: "Terminated", At: time.Now()},
+		}})
+		synctest.Wait()
+		f.want(nil, discovery.Drain{ID: "spot", Cause: discovery.CauseSpot})
+		f.act(registrar.StateOK, hookTarget(ledger.Removing, "draining"))
+		f.viewed(110*time.Second - 1)
+		if got := f.completions(); len(got) != 0 {
+			t.Errorf("completed at %v; want not yet", got)
+		}
+		f.viewed(1)
+		if got := f.completions(); !slices.Equal(got, []time.Duration{110 * time.Second}) {
+			t.Errorf("completed at %v; want at 1m50s", got)
+		}
+	})
 }
 
 // An instance that comes back is not let go.

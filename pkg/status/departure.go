@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"berth/pkg/host"
 	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
@@ -26,6 +27,31 @@ func SettlingOf(protocol string) time.Duration {
 	default:
 		return settleNLB
 	}
+}
+
+// How long before the time of a spot notice waits end: what is stopped then has Docker's own 10 s. What began too late for
+// that is given the time of a call or two.
+const (
+	spotMargin = 10 * time.Second
+	spotLeast  = 5 * time.Second
+)
+
+// WaitEnd is when a wait that began then, and is to end by latest, has to: where EC2 takes the instance back, 10 s before
+// that. A notice whose time had come when the wait began says nothing any more.
+func (s *V1) WaitEnd(begun, latest time.Time) time.Time {
+	for _, n := range s.Host.Notices {
+		if n.Kind != host.Spot || !n.Deadline.After(begun) {
+			continue
+		}
+		end := n.Deadline.Add(-spotMargin)
+		if least := begun.Add(spotLeast); end.Before(least) {
+			end = least
+		}
+		if end.Before(latest) {
+			latest = end
+		}
+	}
+	return latest
 }
 
 // DeparturePhase is how far a departure has come.
@@ -64,7 +90,8 @@ type DepartureOptions struct {
 	Before *V1
 	// Seq is discovery's, from which its wants are gone. 0: that of the first status which shows that they are.
 	Seq uint64
-	// Latest is when it is waited for no longer; zero: it is waited for until it is gone.
+	// Latest is when it is waited for no longer; zero: it is waited for until it is gone. A spot notice may end
+	// the wait sooner: see V1.WaitEnd.
 	Latest time.Time
 	// Sight is when the agent must know what is registered, for the departure to be waited for any longer; zero: at Latest.
 	Sight time.Time
@@ -84,6 +111,8 @@ type Departure struct {
 	seq      uint64          // from which its wants are gone; 0: they are not, as far as is known
 	had      bool            // something of it was, or was about to be, registered
 	groups   map[string]bool // where that was so
+	begun    time.Time       // when it was first judged
+	latest   time.Time       // when it is waited for no longer, with all that is known by now
 	outAt    time.Time       // since when no load balancer has it but those that refused; zero: one has
 	refusing bool            // some refused
 
@@ -115,7 +144,7 @@ func TargetDeparture(group string, t target.Target) *Departure {
 }
 
 func newDeparture(about subject, o DepartureOptions) *Departure {
-	d := &Departure{subject: about, o: o, seq: o.Seq, groups: map[string]bool{}, phase: LeavingPhase}
+	d := &Departure{subject: about, o: o, seq: o.Seq, latest: o.Latest, groups: map[string]bool{}, phase: LeavingPhase}
 	if o.Before != nil {
 		d.remember(d.rows(o.Before))
 	}
@@ -133,7 +162,7 @@ func (d *Departure) Reason() Reason { return d.reason }
 func (d *Departure) Blind() bool { return d.blind }
 
 // Latest is when the departure is waited for no longer; zero: it is waited for until it is gone.
-func (d *Departure) Latest() time.Time { return d.o.Latest }
+func (d *Departure) Latest() time.Time { return d.latest }
 
 // Groups are the groups that something of it was in, by their keys and in order.
 func (d *Departure) Groups() []string { return SortedKeys(d.groups) }
@@ -142,6 +171,12 @@ func (d *Departure) Groups() []string { return SortedKeys(d.groups) }
 // again with a newer status, or at next. A zero next says that only a newer status changes anything.
 func (d *Departure) Judge(s *V1, now time.Time) (phase DeparturePhase, next time.Time) {
 	d.blind = unseen(s) != ""
+	if d.begun.IsZero() {
+		d.begun = now
+	}
+	if !d.o.Latest.IsZero() {
+		d.latest = s.WaitEnd(d.begun, d.o.Latest)
+	}
 	rows := d.rows(s)
 	if d.kind == aName && len(rows) == 0 && !d.known {
 		var final bool
@@ -262,7 +297,7 @@ func (d *Departure) undrained(s *V1, rows []*Row) Reason {
 		if why := unseen(s); why != "" {
 			return Reason{Why: why}
 		}
-		if !slices.ContainsFunc(s.Drains, func(v DrainV1) bool { return v.Container == "" }) {
+		if !slices.ContainsFunc(s.Drains, func(v DrainV1) bool { return v.Host() }) {
 			return Reason{Why: "nothing drains it"}
 		}
 	case aName:
@@ -278,7 +313,7 @@ func (d *Departure) undrained(s *V1, rows []*Row) Reason {
 
 // await says how far what has been deregistered has come. draining is some of it that still drains; nil: none does.
 func (d *Departure) await(s *V1, draining *Row, now time.Time) (DeparturePhase, Reason, time.Time) {
-	settled, latest := d.outAt.Add(d.settling(s)), d.o.Latest
+	settled, latest := d.outAt.Add(d.settling(s)), d.latest
 	late := !latest.IsZero() && !now.Before(latest)
 	switch {
 	case !d.had:
@@ -299,7 +334,11 @@ func (d *Departure) await(s *V1, draining *Row, now time.Time) (DeparturePhase, 
 }
 
 func (d *Departure) overdue(now time.Time) string {
-	return fmt.Sprintf("deregistered %s ago, and the longest wait is over", now.Sub(d.outAt).Round(time.Second))
+	why := "the longest wait is over"
+	if d.latest.Before(d.o.Latest) {
+		why = "EC2 is about to take the instance back"
+	}
+	return fmt.Sprintf("deregistered %s ago, and %s", now.Sub(d.outAt).Round(time.Second), why)
 }
 
 // gone is why it is gone. Of what was only named it is not known when that began, or whether it ever did.
@@ -316,10 +355,10 @@ func (d *Departure) gone(why string) string {
 
 // patience is when a departure is over that has not begun at the load balancer; zero: never.
 func (d *Departure) patience() time.Time {
-	if d.blind && !d.o.Sight.IsZero() {
-		return d.o.Sight
+	if d.blind {
+		return Sooner(d.o.Sight, d.latest)
 	}
-	return d.o.Latest
+	return d.latest
 }
 
 // behind says what of the departure may still be registered though no row shows it, or be about to be; empty: nothing is.

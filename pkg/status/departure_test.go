@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/pkg/host"
 	"berth/pkg/registrar"
 	"berth/pkg/target"
 )
@@ -106,6 +107,73 @@ func TestDeparture_judge(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// EC2 takes a spot instance back when it has said. Whoever waits is told 10 s before that, also where the notice comes during the
+// wait, or is taken back.
+func TestDeparture_spot(t *testing.T) {
+	begun := time.Now()
+	after := func(d time.Duration) time.Time { return begun.Add(d) }
+	for name, test := range map[string]struct {
+		longest time.Duration // from begun; 0: none
+		kind    host.Kind
+		deadline,
+		want time.Duration // from begun; 0: none
+	}{
+		"sooner than the longest wait": {120 * time.Second, host.Spot, 60 * time.Second, 50 * time.Second},
+		"later":                        {30 * time.Second, host.Spot, 60 * time.Second, 30 * time.Second},
+		"too late for that":            {120 * time.Second, host.Spot, 12 * time.Second, 5 * time.Second},
+		"past":                         {120 * time.Second, host.Spot, -time.Second, 120 * time.Second},
+		"another notice":               {120 * time.Second, host.Maintenance, 60 * time.Second, 120 * time.Second},
+		"waited for without end":       {0, host.Spot, 60 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := DepartureOptions{Seq: 1}
+			want := time.Time{}
+			if test.longest > 0 {
+				o.Latest, want = after(test.longest), after(test.want)
+			}
+			plain := &V1{Seq: 1, Connected: true, Groups: []GroupV1{{Keys: []string{"web"}, Tried: true, State: registrar.StateOK, Protocol: "TCP", Seq: 1}}}
+			before, seen := *plain, *plain
+			before.Rows = []Row{{Run: judgedRun("web-1"), Group: "web", State: Healthy, Target: target.Target{ID: judgedInstance, Port: 1}}}
+			seen.Host.Notices = []host.Notice{{Kind: test.kind, Deadline: after(test.deadline)}}
+			o.Before = &before
+			d := HostDeparture(o)
+			if phase, _ := d.Judge(plain, begun); phase != DrainingPhase || !d.Latest().Equal(o.Latest) {
+				t.Errorf("without a notice: %s until %v; want draining until %v", phase, d.Latest(), o.Latest)
+			}
+			d.Judge(&seen, after(time.Second))
+			if !d.Latest().Equal(want) {
+				t.Errorf("waits for %v; want %v", d.Latest().Sub(begun), test.want)
+			}
+			if want.IsZero() {
+				return
+			}
+			if phase, _ := d.Judge(&seen, want.Add(-1)); phase != DrainingPhase {
+				t.Errorf("just before: %s; want draining", phase)
+			}
+			phase, _ := d.Judge(&seen, want)
+			if phase != OverduePhase || strings.Contains(d.Reason().Why, "EC2 is about to take the instance back") != (test.want < test.longest) {
+				t.Errorf("then: %s: %s; want overdue, and why", phase, d.Reason().Why)
+			}
+			if d.Judge(plain, after(1)); !d.Latest().Equal(o.Latest) {
+				t.Errorf("when the notice is gone it waits until %v; want %v", d.Latest(), o.Latest)
+			}
+		})
+	}
+}
+
+// An agent that does not know what is registered is given no time beyond that of a spot notice.
+func TestDeparture_spotBlind(t *testing.T) {
+	begun := time.Now()
+	d := HostDeparture(DepartureOptions{Seq: 1, Latest: begun.Add(2 * time.Minute), Sight: begun.Add(time.Minute)})
+	seen := &V1{Host: Host{Notices: []host.Notice{{Kind: host.Spot, Deadline: begun.Add(40 * time.Second)}}}}
+	if phase, next := d.Judge(seen, begun); phase != LeavingPhase || !next.Equal(begun.Add(30*time.Second)) {
+		t.Errorf("%s until %v; want leaving until 30 s after the beginning", phase, next.Sub(begun))
+	}
+	if phase, _ := d.Judge(seen, begun.Add(30*time.Second)); phase != StuckPhase || !d.Blind() {
+		t.Errorf("%s, blind %t; want stuck, blind", phase, d.Blind())
 	}
 }
 
