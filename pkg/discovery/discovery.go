@@ -204,7 +204,8 @@ type Snapshot struct {
 	// Allotted are the host ports of all containers known to run, wanted or not.
 	Allotted []target.Allotment
 	// Unknown are the ids of containers that a list showed to be there and that no inspection has answered for since
-	// the watcher began: what is registered for them must stay until one has.
+	// the watcher began, and of those that may be drained as far as drains could not be read yet: what is registered for them
+	// must stay until that is known.
 	Unknown []string
 	Stream  Stream
 }

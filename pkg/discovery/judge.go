@@ -18,9 +18,6 @@ func (r *resolver) judge(c *Container, rule *Rule) verdict {
 	if d := r.drainOf(c); d != nil {
 		return explainDrain(d, c)
 	}
-	if r.in.DrainsUnread && !c.Admitted[rule.Group] {
-		return verdict{verdict: NotYet, why: "whether somebody has drained it cannot be read yet", change: "see the log of the agent"}
-	}
 	if v, ok := r.paused(c); ok {
 		return v
 	}
@@ -29,6 +26,10 @@ func (r *resolver) judge(c *Container, rule *Rule) verdict {
 	}
 	if v, ok := unhealthy(c, rule); ok {
 		return v
+	}
+	if r.in.DrainsUnread {
+		r.out.Undecided = append(r.out.Undecided, c.ID)
+		return verdict{verdict: NotYet, why: "whether somebody has drained it cannot be read yet", change: "see the log of the agent"}
 	}
 	return verdict{verdict: Wanted, why: wantedWhy(c, rule)}
 }

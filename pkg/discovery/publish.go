@@ -54,8 +54,10 @@ func (s *state) resolve(now time.Time) {
 	s.w.metrics.resolveTime.Observe(time.Since(began).Seconds())
 	s.next = res.Next
 	s.askShadowed(res.Shadowed)
+	decisions := s.withUnknown(res.Decisions, unknown)
+	unknown = slices.Compact(slices.Sorted(slices.Values(append(unknown, res.Undecided...))))
 	snap := &Snapshot{
-		Generation: s.generation, Wants: res.Wants, Decisions: s.withUnknown(res.Decisions, unknown), Drains: in.Drains,
+		Generation: s.generation, Wants: res.Wants, Decisions: decisions, Drains: in.Drains,
 		Allotted: res.Allotted, Unknown: unknown, Stream: s.stream,
 	}
 	s.stamp(snap, now)

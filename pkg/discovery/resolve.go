@@ -88,8 +88,8 @@ type Input struct {
 	Containers []Container // in any order
 	Rules      []Rule      // one for each group
 	Drains     []Drain
-	// DrainsUnread reports that drains of before could not be read yet: a container that is not in waits, for they may be
-	// about it.
+	// DrainsUnread reports that drains of before could not be read yet: nothing is wanted that they may be about, and nothing
+	// is given up for their sake.
 	DrainsUnread bool
 	Timing       Timing
 	Now          time.Time
@@ -104,6 +104,9 @@ type Resolution struct {
 	// Shadowed are the ids of containers whose host port belongs to a later run of another one: what is known of them
 	// is out of date, and asking again is worth it.
 	Shadowed []string
+	// Undecided are the ids of containers that would be wanted were it not for DrainsUnread: what is registered for them
+	// stays.
+	Undecided []string
 	// Next is when the same input will resolve differently because of the time alone; zero: never.
 	Next time.Time
 }

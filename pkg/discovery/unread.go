@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// unreadPatience is how long drains that cannot be read hold up what they may be about: a container that is not in yet does
-// not come in, and nothing is written in their place. A disk has its moments, and they are short; a longer wait would
+// unreadPatience is how long drains that cannot be read hold up what they may be about: what is registered stays, nothing
+// comes in, and nothing is written in their place. A disk has its moments, and they are short; a longer wait would
 // leave new containers out for the sake of drains that are lost.
 const unreadPatience = 30 * time.Second
 

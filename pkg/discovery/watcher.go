@@ -138,8 +138,8 @@ type Watcher struct {
 
 // New makes a Watcher of engine. Drains are loaded from store, which may be nil: then they end with the process. Those that
 // may not be read are an error, which wraps fs.ErrPermission. Those that cannot be read for other reasons are read again
-// while it runs: for unreadPatience no container comes in that was not in, and nothing is written in their place before
-// they are set aside.
+// while it runs: for unreadPatience no container comes in and what is registered stays, and nothing is written in their place
+// before they are set aside.
 // publish is called from the loop with each new snapshot and must not block.
 func New(engine Engine, store DrainStore, publish func(*Snapshot), opts Options) (*Watcher, error) {
 	if engine == nil || publish == nil {

@@ -169,6 +169,9 @@ func (r *reconciler) holder(t target.Target) (target.Allotment, bool) {
 // because Docker gave its port to a container that should not be served here.
 func (r *reconciler) ours(t target.Target) bool {
 	holder, taken := r.holder(t)
+	if r.in.unknown[holder.Run.ID] {
+		return false // it may be the one that is served
+	}
 	if r.in.owner == elb.OwnInstance {
 		return taken || len(r.in.unknown) == 0
 	}

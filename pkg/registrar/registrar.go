@@ -41,7 +41,7 @@ type Desired struct {
 	Groups     []elb.Group
 	Wants      map[string][]target.Want
 	Allotted   []target.Allotment
-	Unknown    []string // container ids: what is registered for them stays
+	Unknown    []string // container ids: what is registered for them stays, and their ports prove nothing
 }
 
 // Refusal says why a want cannot become a target of its group.

@@ -838,6 +838,30 @@ func TestRegistrar_unknownOfInstance(t *testing.T) {
 	}, web())
 }
 
+// TestRegistrar_unknownHolder: the port of a container of which it is not known whether it is to be served proves nothing, of
+// whosever the instance's targets are.
+func TestRegistrar_unknownHolder(t *testing.T) {
+	for name, owner := range map[string]elb.Ownership{"the ledger's": elb.OwnLedger, "the instance's": elb.OwnInstance} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.groups[0].Ownership = owner
+				w.foreign("web", 7)
+				w.start()
+				w.d.Unknown = []string{run("c7").ID}
+				w.d.Allotted = []target.Allotment{{Run: run("c7"), HostPort: 7, Proof: true}}
+				w.want()
+				w.after(time.Minute)
+				w.registered("web", 7)
+				w.called()
+				w.d.Unknown = nil
+				w.want()
+				w.after(5 * time.Second)
+				w.registered("web")
+			}, web())
+		})
+	}
+}
+
 // TestRegistrar_roomForOne: a quota leaves room for one of two. AWS refuses a call as a whole, so a smaller one is sent.
 func TestRegistrar_roomForOne(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

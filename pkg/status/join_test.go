@@ -59,6 +59,8 @@ func TestJoin_states(t *testing.T) {
 	left.Keys = nil
 	starting := statustest.Discovery()
 	starting.Unknown = []string{w.Run.ID}
+	undecided := unwanted(discovery.NotYet, "its drains cannot be read")
+	undecided.Unknown = []string{w.Run.ID}
 	offline := statustest.Registrar(statustest.Group())
 	offline.Connected = false
 
@@ -103,6 +105,7 @@ func TestJoin_states(t *testing.T) {
 		"stopped, denied":         {unwanted(discovery.Leaving, "SIGTERM was sent"), statustest.Registrar(trouble(registrar.StateDenied, claim(ledger.Registered))), "web-1 web 8080/tcp :32768 leaving", "cannot be deregistered now: AccessDenied", "attach"},
 		"container is gone":       {statustest.Discovery(), statustest.Registrar(statustest.Group(claim(ledger.Registered))), "web-1 web 0/tcp :32768 leaving", "no container wants it", "-"},
 		"container is gone, late": {statustest.Discovery(), statustest.Registrar(statustest.Group(claim(ledger.Absent))), "web-1 web 0/tcp :32768 leaving", "it is deregistered", "-"},
+		"perhaps drained":         {undecided, statustest.Registrar(statustest.Group(claim(ledger.Registered))), "web-1 web 8080/tcp :32768 registered", "cannot be read; it stays as it was", "-"},
 		"not inspected yet":       {starting, statustest.Registrar(statustest.Group(claim(ledger.Registered))), "web-1 web 0/tcp :32768 registered", "not been inspected", "-"},
 		"nobody's":                {statustest.Discovery(), statustest.Registrar(statustest.Group(registrar.TargetStatus{Target: statustest.Target(32768), Phase: ledger.Removing})), "web 0/tcp :32768 draining", "open requests", "-"},
 		"unclaimed":               {statustest.Discovery(), statustest.Registrar(unclaiming), "web 0/tcp :80 unclaimed", "did not register it", "berth prune"},

@@ -122,6 +122,9 @@ func (j *joiner) goingRow(g *registrar.GroupStatus, ts *registrar.TargetStatus) 
 	case c == nil && j.unknown(ts.Run):
 		row.judge(ts)
 		row.Why = "its container has not been inspected since the agent started, so it stays as it was"
+	case c != nil && c.Verdict == discovery.NotYet && j.unknown(ts.Run):
+		row.judge(ts)
+		row.Why = sentence(why, "it stays as it was")
 	case g.Err != "":
 		row.State, row.Change = Leaving, g.Change
 		row.Why = sentence(why, "it cannot be deregistered now: "+g.Err)
