@@ -102,7 +102,7 @@ func (s *state) rebear(l *life) {
 // containerGone ends the drains of a container that is gone for good. Those of its name go on: for whichever container
 // bears it, and at first for one that bears it already.
 func (s *state) containerGone(id string) {
-	s.dropDrainsOf(func(d Drain) bool { return d.Container == id && d.Name == "" })
+	s.dropDrainsOf(func(d Drain) bool { return d.Container == id && d.Name == "" }) //mutant:forgets-held-name
 	for _, d := range s.drains {
 		if d.Container != id || d.Name == "" {
 			continue

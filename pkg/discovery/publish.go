@@ -32,7 +32,7 @@ func (s *state) ready(now time.Time) bool {
 func (s *state) resolve(now time.Time) {
 	s.changed = false
 	in := Input{Rules: s.rules, Drains: s.sortedDrains(), Timing: s.w.opts.Timing, Now: now}
-	in.DrainsUnread = s.unreadable()
+	in.DrainsUnread = s.unreadable() //mutant:unread-drains-are-none
 	in.Containers = make([]Container, 0, len(s.lives))
 	running := 0
 	var unknown []string

@@ -3,7 +3,6 @@ package model
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"testing/synctest"
@@ -33,6 +32,8 @@ var weights = []struct {
 	{1, []string{"drain", "drain the host", "undrain", "undrain", "unhealthy", "healthy", "healthy", "healthy"}},
 	{1, []string{"cut", "tamper", "fail inspects", "fail list", "hang inspect", "down", "reboot", "reboot unannounced", "restart agent"}},
 	{2, []string{"straight", "heal", "up", "api down", "stale inspection", "stale list", "dies unseen"}},
+	{1, []string{"drain name", "replace"}},
+	{2, []string{"replace drained", "restart agent, drains unread"}},
 	{1, []string{"aws lost", "aws fails", "aws throttles", "by hand", "withhold", "publish all"}},
 	{2, []string{"aws late", "aws well", "late and stopped", "stopped in the queue", "stopped when throttled"}},
 	{1, []string{"aws refuses", "refused and drained", "misname", "misname and restart", "name well"}},
@@ -127,8 +128,13 @@ func (w *world) run() string {
 	if service == "" {
 		labels = nil // somebody else's application, which takes ports all the same
 	}
+	return w.create("", labels)
+}
+
+// create runs a container of that name; empty: one of its own.
+func (w *world) create(name string, labels map[string]string) string {
 	id := w.engine.Create(enginetest.Spec{
-		Labels: labels, Ports: []string{"8080"}, StopSignal: [...]string{"", "SIGQUIT"}[w.rand.IntN(2)], Healthcheck: service == careful,
+		Name: name, Labels: labels, Ports: []string{"8080"}, StopSignal: [...]string{"", "SIGQUIT"}[w.rand.IntN(2)], Healthcheck: labels[discovery.TargetsLabel] == careful,
 	})
 	if w.rand.IntN(2) == 0 {
 		w.join(id)
@@ -155,11 +161,17 @@ func (w *world) do(a action) {
 	case "stale inspection", "stale list", "dies unseen", "late and stopped", "stopped in the queue", "stopped when throttled",
 		"refused and drained":
 		w.together(a.what, id)
-	case "cut", "tamper", "straight", "fail inspects", "fail list", "hang inspect", "heal", "up", "restart agent", "withhold", "publish all",
-		"misname", "misname and restart", "name well":
+	case "cut", "tamper", "straight", "fail inspects", "fail list", "hang inspect", "heal", "up", "restart agent",
+		"restart agent, drains unread", "withhold", "publish all", "misname", "misname and restart", "name well":
 		w.misbehave(a.what, id)
 	case "drain":
 		w.drain(id)
+	case "drain name":
+		w.drainName(id)
+	case "replace drained": // as deploy tools do
+		w.drainName(id)
+		w.touch(id)
+		w.happens(func() { w.live("replace", id) })
 	case "drain the host":
 		w.drain("")
 	case "undrain":
@@ -170,7 +182,7 @@ func (w *world) do(a action) {
 		w.health(id, discovery.HealthUnhealthy)
 	case "down", "api down", "reboot", "reboot unannounced":
 		w.happens(func() { w.misbehave(a.what, id) })
-	case "run", "start", "restart", "swap", "flap", "stop", "die", "remove", "pause", "unpause", "disconnect", "connect", "join", "leave":
+	case "run", "start", "restart", "swap", "replace", "flap", "stop", "die", "remove", "pause", "unpause", "disconnect", "connect", "join", "leave":
 		if a.what != "run" {
 			w.touch(id)
 		}
@@ -191,6 +203,9 @@ func (w *world) drain(id string) {
 	if id == "" {
 		clear(w.wanted)
 	}
+	if !w.drained[id] {
+		w.unsaved(func() { delete(w.drained, id) })
+	}
 	w.drained[id] = true
 	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -199,15 +214,52 @@ func (w *world) drain(id string) {
 	_, _ = w.agent.Drain(ctx, discovery.Drain{Container: id, Cause: discovery.CauseOperator, Hold: discovery.HoldKeep})
 }
 
-// undrain ends all drains of the operator's.
-func (w *world) undrain() {
+// unsaved has a drain that cannot be saved yet end with the agent: whoever asked for it was told so.
+func (w *world) unsaved(end func()) {
+	if w.store.unread() {
+		w.ends = append(w.ends, end)
+	}
+}
+
+// drainName drains a container by its name.
+func (w *world) drainName(id string) {
+	f, ok := w.engine.Facts(id)
+	if !ok {
+		return
+	}
 	w.mu.Lock()
-	drained := slices.Sorted(maps.Keys(w.drained))
-	clear(w.drained)
+	w.note()
+	delete(w.wanted, id)
+	if !w.names[f.Name] {
+		w.unsaved(func() { delete(w.names, f.Name) })
+	}
+	w.names[f.Name] = true
 	w.mu.Unlock()
-	for _, id := range drained {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, _ = w.agent.Drain(ctx, discovery.Drain{Container: id, Name: f.Name, Cause: discovery.CauseOperator}) // as above
+}
+
+// undrain ends all drains of the operator's. What was drained before an agent that cannot read it yet is ended when it can.
+func (w *world) undrain() {
+	if w.store.unread() {
+		return
+	}
+	w.mu.Lock()
+	var drains []string
+	for id := range w.drained {
+		drains = append(drains, discovery.DrainID(discovery.CauseOperator, id))
+	}
+	for name := range w.names {
+		drains = append(drains, discovery.NameDrainID(discovery.CauseOperator, name))
+	}
+	clear(w.drained)
+	clear(w.names)
+	w.mu.Unlock()
+	slices.Sort(drains)
+	for _, id := range drains {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, _ = w.agent.Undrain(ctx, discovery.DrainID(discovery.CauseOperator, id)) // those of removed containers are gone
+		_, _ = w.agent.Undrain(ctx, id) // those of removed containers are gone
 		cancel()
 	}
 }
@@ -238,6 +290,12 @@ func (w *world) live(what, id string) {
 		w.restart(id, func() { w.engine.Stop(id) })
 	case "swap":
 		w.restart(id, func() { w.engine.Stop(id); w.run() }) // which gets the port that has just become free
+	case "replace":
+		f, ok := w.engine.Facts(id)
+		w.engine.Remove(id)
+		if ok {
+			w.create(f.Name, f.Labels)
+		}
 	case "flap":
 		for range 2 + w.rand.IntN(8) {
 			w.restart(id, func() { w.engine.Stop(id) })

@@ -45,13 +45,16 @@ func (w *world) truth(outlived time.Duration) map[place]string {
 		since, told := w.leaving[id]
 		switch {
 		case !ok || !alive(f) || len(f.Published) == 0 || told && time.Since(since) < outlived,
-			w.drained[""] || w.drained[id], service == careful && !w.healthy[keyOf(id, f.StartedAt)]:
+			w.drains(id, f.Name), service == careful && !w.healthy[keyOf(id, f.StartedAt)]:
 			continue
 		}
 		out[place{service, f.Published[0].HostPort}] = id
 	}
 	return out
 }
+
+// drains reports whether the operator has drained the container, its name, or the host.
+func (w *world) drains(id, name string) bool { return w.drained[""] || w.drained[id] || w.names[name] }
 
 func alive(f discovery.Facts) bool { return f.State == "running" || f.State == "paused" }
 
@@ -261,7 +264,7 @@ func (w *world) check() {
 func (w *world) checkWant(x target.Want) {
 	now, key := time.Now(), keyOf(x.Run.ID, x.Run.StartedAt)
 	t, was := w.told[key]
-	if w.drained[""] || w.drained[x.Run.ID] {
+	if w.drains(x.Run.ID, x.Run.Name) {
 		w.problem("%s:%d is wanted, and it is drained", x.Run.Name, x.HostPort4)
 	}
 	if x.Group == careful && !w.healthy[key] {
@@ -329,6 +332,7 @@ func (w *world) quiesce() {
 	w.engine.Up()
 	w.straighten()
 	w.sim.ClearFaults()
+	w.pass(reading)
 	w.undrain()
 	for _, id := range w.engine.IDs() {
 		w.health(id, discovery.HealthHealthy)

@@ -67,6 +67,12 @@ var mutants = map[string]string{
 	// A registration was refused, so nothing is known of its targets: neither that they are on their way out.
 	"refused-call-forgets": `r.forget(send...)`,
 
+	// The drain of a name ends with the container that bore it, and the one that replaces it is served.
+	"forgets-held-name": `s.dropDrainsOf(func(d Drain) bool { return d.Container == id })`,
+
+	// Drains that cannot be read are none.
+	"unread-drains-are-none": `in.DrainsUnread = false`,
+
 	// A target that drains is still listed by DescribeTargetHealth, but serves nobody.
 	"counts-draining-as-present": `return !s.Absent()`,
 }

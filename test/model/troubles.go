@@ -5,6 +5,8 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync/atomic"
+	"testing/synctest"
 	"time"
 
 	"berth/internal/elbsim"
@@ -12,6 +14,38 @@ import (
 	"berth/pkg/registrar"
 	"berth/pkg/registrar/ledger"
 )
+
+// mostUnread is how often drains cannot be read at most: the agent reads them after 0.5, 1, 2, 4 and 8 s more, and goes on
+// without them after 30. reading is how long that may take.
+const (
+	mostUnread = 5
+	reading    = 20 * time.Second
+)
+
+// store are drains that cannot be read for a while.
+type store struct {
+	discovery.DrainStore
+	failures atomic.Int64
+	failing  atomic.Bool // since it is to fail it has not been read
+}
+
+func (s *store) fail(times int) {
+	s.failures.Store(int64(times))
+	s.failing.Store(true)
+}
+
+// unread reports whether the agent does not know yet what was drained.
+func (s *store) unread() bool { return s.failing.Load() }
+
+// Load fails as often as it is to.
+func (s *store) Load() ([]discovery.Drain, error) {
+	if s.failures.Add(-1) >= 0 {
+		return nil, errors.New("the drains cannot be read")
+	}
+	s.failures.Store(0)
+	s.failing.Store(false)
+	return s.DrainStore.Load()
+}
 
 // misbehave has the engine, or what is between it and the registrar, misbehave, or end it.
 func (w *world) misbehave(what, id string) {
@@ -56,9 +90,22 @@ func (w *world) misbehave(what, id string) {
 		}
 		w.mu.Unlock()
 		w.engine.Reboot(w.rand, what == "reboot")
-	case "restart agent":
+	case "restart agent", "restart agent, drains unread":
+		if what != "restart agent" && id != "" { // there are some to be read
+			w.drain(id)
+			synctest.Wait()
+		}
 		w.stop()
 		w.mu.Lock()
+		if w.store.unread() {
+			for _, end := range w.ends {
+				end()
+			}
+		}
+		w.ends = nil
+		if what != "restart agent" {
+			w.store.fail(1 + w.rand.IntN(mostUnread))
+		}
 		w.settle()
 		w.calm, w.hearing = laterOf(w.calm, time.Now()), laterOf(w.hearing, time.Now())
 		w.failed = laterOf(w.failed, time.Now()) // what the one has in doubt, the next has too

@@ -63,6 +63,7 @@ type world struct {
 	engine  *enginetest.Engine
 	sim     *elbsim.Sim
 	options agent.Options // of every agent: its ledger and its drains outlive it
+	store   *store        // the drains of options
 	rand    *rand.Rand
 	stop    func()
 	agent   *agent.Core
@@ -84,6 +85,8 @@ type world struct {
 	told      map[runKey]told // runs that the agent was told not to serve
 	asked     map[place]asked // what was published last
 	drained   map[string]bool // containers that the operator has drained; "" is the host
+	names     map[string]bool // names that the operator has drained
+	ends      []func()        // of drains that end with the agent, if that ends before it can save them
 	healthy   map[runKey]bool // runs whose HEALTHCHECK has passed
 	joined    map[string]bool // containers that have been in a second network
 	withheld  map[string]bool // groups that the registrar has older wants of than the watcher
@@ -137,7 +140,7 @@ func newWorld(seed uint64) *world {
 		engine: enginetest.New(), rand: rand.New(rand.NewPCG(seed, 2)),
 		served: map[place]time.Time{}, wanted: map[string]wanted{}, leaving: map[string]time.Time{}, calm: time.Now(),
 		told: map[runKey]told{}, asked: map[place]asked{}, joined: map[string]bool{}, withheld: map[string]bool{},
-		drained: map[string]bool{}, healthy: map[runKey]bool{}, misnamed: map[string]int{}, unserved: map[string]bool{},
+		drained: map[string]bool{}, names: map[string]bool{}, healthy: map[runKey]bool{}, misnamed: map[string]int{}, unserved: map[string]bool{},
 	}
 	w.sim = elbsim.New(elbsim.Config{
 		Instance: elbsim.Instance{ID: instance}, OnCall: w.called, RecordLimit: -1, Latency: 30 * time.Millisecond, Seed: seed,
@@ -155,6 +158,8 @@ func newWorld(seed uint64) *world {
 		}
 	}
 	w.options = w.agentOptions()
+	w.store = &store{DrainStore: w.options.Drains}
+	w.options.Drains = w.store
 	w.start()
 	return w
 }
