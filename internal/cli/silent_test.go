@@ -95,7 +95,9 @@ func TestDepartures_silence(t *testing.T) {
 				}
 				api.Close()
 				_ = agent.Close()
-				<-served
+				if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+					t.Error(err)
+				}
 			})
 		})
 	}
