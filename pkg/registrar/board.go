@@ -46,6 +46,7 @@ func (e *environment) sawPeers(groupARN string, ids map[string]bool, own string)
 		e.pacer.SetPeers(peers)
 		e.pacer.SetPlace(at)
 	})
+	e.ledger.NotePeers(e.census.Counted())
 }
 
 // followers counts who waits for news of which group, by key.

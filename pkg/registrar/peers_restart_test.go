@@ -7,12 +7,10 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/target"
-	"berth/test/knownfault"
 )
 
 // An agent of a fleet of 400 that is restarted just before an outage still knows how many others try again beside it.
 func TestRegistrar_peersOutliveARestart(t *testing.T) {
-	knownfault.Skip(t, "15", "the number of peers is forgotten by a restart, so that an outage finds an agent that takes itself for alone")
 	calls := map[bool]int{}
 	for _, restarted := range []bool{false, true} {
 		inWorld(t, func(t *testing.T, w *world) {

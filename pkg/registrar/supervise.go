@@ -288,6 +288,10 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 		}
 		r.env.pacer.SetServing()
 	}
+	if n := r.env.ledger.Peers(); n > 0 {
+		r.env.census.Remember(n)
+		r.env.pacer.SetPeers(r.env.census.Peers())
+	}
 	r.env.board.edit(func() { r.env.board.head.Connected, r.env.board.head.Self = true, self })
 	r.env.log.Info("registering targets as this instance", zap.String("instance_id", self.InstanceID), zap.String("region", self.Region))
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -42,20 +43,31 @@ func ledgerLines(t *testing.T, file []byte) []string {
 	return lines
 }
 
-// steady returns a ledger in a form that two runs share: one entry a line, by target, the first of each phase or the last
-// of all (a call that takes long has one more), with fixed times, the boot id of nobody, and checksums that fit. It is a
-// ledger itself.
+var peers = regexp.MustCompile(`,"peers":\d+`)
+
+// steady returns a ledger in a form that two runs share: one header, with the last number of peers, and one entry a line, by
+// target, the first of each phase or the last of all (a call that takes long has one more), with fixed times, the boot id of
+// nobody, and checksums that fit. It is a ledger itself.
 func (w *world) steady(lines []string, last bool) string {
 	t := w.t
 	t.Helper()
 	var rest []string // whatever is no entry
+	var header string // the first one, without the number of peers and its end
 	entries, phases := map[string][]string{}, map[string]bool{}
 	for _, line := range lines {
 		var v struct {
+			Header  json.RawMessage   `json:"header"`
 			Entries []json.RawMessage `json:"entries"`
 		}
 		if err := json.Unmarshal([]byte(line), &v); err != nil {
 			t.Fatal(err)
+		}
+		if v.Header != nil && header != "" { // the number of peers has changed
+			rest[0] = header + peers.FindString(line) + "}}"
+			continue
+		}
+		if v.Header != nil {
+			header = strings.TrimSuffix(peers.ReplaceAllString(line, ""), "}}")
 		}
 		if v.Entries == nil {
 			rest = append(rest, line)

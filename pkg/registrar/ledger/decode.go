@@ -92,6 +92,12 @@ func (d *decoder) header(value []byte) error {
 	if h.extra, err = unknownMembers(value, headerNames); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
+	for _, m := range h.extra {
+		if n, err := strconv.Atoi(string(m.value)); m.name == peersName && err == nil && n > 0 && n <= peersMost {
+			h.peers, h.extra = n, dropMember(h.extra, peersName)
+			break
+		}
+	}
 	d.content.header, d.seenHeader = h, true
 	return nil
 }

@@ -6,8 +6,9 @@ package ledger
 //	{"crc":"17c3b5aa","entries":[{"group_arn":"arn:…","id":"i-…","port":32768,"instance_id":"i-…","boot_id":"…",…}]}
 //	{"crc":"0e44d1f7","entries":[{"group_arn":"arn:…","id":"i-…","port":32768,"gone":true}]}
 //
-// The first line is a header. Of the entries with one group_arn, id and port the last one counts; gone ends it. One
-// line is one group commit, so that a commit is there as a whole or not at all, and only the last line can be torn.
+// The first line is a header. One that comes later takes its place: it has another number of peers. Of the entries with one
+// group_arn, id and port the last one counts; gone ends it. One line is one group commit, so that a commit is there as a
+// whole or not at all, and only the last line can be torn.
 //
 // For all versions: the frame of a line, the names header, entries and gone, and in an entry group_arn, id, port,
 // instance_id and boot_id (the last two may be left to the header). Everything else may be absent, or may be more than
@@ -71,8 +72,17 @@ type fileHeader struct {
 	InstanceID string    `json:"instance_id"`
 	BootID     string    `json:"boot_id"`
 	Written    time.Time `json:"written,omitzero"`
-	extra      []member
+	// peers is how many hosts share the account's rate limits, as far as was seen; 0: nothing is known. Its member "peers"
+	// is no more than a hint: one in a form that is not known here stays among extra.
+	peers int
+	extra []member
 }
+
+const (
+	peersName = "peers"
+	// peersMost is the largest number of hosts that is believed: more than any account has.
+	peersMost = 1_000_000
+)
 
 // content is what a file says.
 type content struct {
@@ -130,7 +140,11 @@ func checkLine(line []byte) bool {
 // appendHeader appends the line that begins a file.
 func appendHeader(b []byte, h fileHeader) ([]byte, error) {
 	return appendLine(b, func(b []byte) ([]byte, error) {
-		return appendObject(append(b, `"header":`...), h, h.extra)
+		extra := h.extra
+		if h.peers > 0 && !slices.ContainsFunc(extra, func(m member) bool { return m.name == peersName }) {
+			extra = append(slices.Clone(extra), member{peersName, strconv.AppendInt(nil, int64(h.peers), 10)})
+		}
+		return appendObject(append(b, `"header":`...), h, extra)
 	})
 }
 

@@ -66,8 +66,10 @@ type Ledger struct {
 	other   [][]byte // lines that this version does not know
 	records map[claim]*record
 	changed map[claim]struct{} // since the writer last took them
-	// dirty is set when the file has to be written whole: the header changed.
+	// dirty is set when the file has to be written whole: the header says who wrote what follows.
 	dirty bool
+	// recounted is set when the header has another number of peers than the file.
+	recounted bool
 	// seq counts changes; claimed is the last that somebody may wait for, durable the last that is on disk.
 	seq, claimed, durable uint64
 	degraded              error         // why the disk does not have all; nil: it does, or is about to
@@ -102,7 +104,8 @@ func newLedger(bootID string, opts Options) *Ledger {
 }
 
 // Claim says which host this is, once that is known. It discards what another instance wrote (the ledger came with an
-// image or a disk), has the header written, and returns what remains, in order. It does not wait for the disk.
+// image or a disk), its number of peers included, has the header written, and returns what remains, in order. It does not
+// wait for the disk.
 func (l *Ledger) Claim(self elb.Self) []Entry {
 	l.mu.Lock()
 	wrote, discarded := l.header.InstanceID, 0
@@ -112,6 +115,9 @@ func (l *Ledger) Claim(self elb.Self) []Entry {
 				l.dropLocked(key)
 				discarded++
 			}
+		}
+		if wrote != self.InstanceID {
+			l.header.peers = 0
 		}
 		l.header.InstanceID, l.header.BootID = self.InstanceID, l.bootID
 		l.dirty = true
@@ -325,6 +331,26 @@ func (l *Ledger) Note(arn string, targets []target.Target, phase Phase) {
 	case changed:
 		poke(l.noted)
 	}
+}
+
+// Peers returns how many hosts share the account's rate limits, as of the last NotePeers of this host; 0: nobody knows.
+func (l *Ledger) Peers() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.header.peers
+}
+
+// NotePeers keeps how many hosts share the account's rate limits, for the next agent. It never waits; the disk hears of it
+// as of a Note, where it differs by more than a tenth from what is kept: less changes no pace.
+func (l *Ledger) NotePeers(n int) {
+	n = min(n, peersMost)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if kept := l.header.peers; l.closed || n <= 0 || max(n-kept, kept-n)*10 <= kept {
+		return
+	}
+	l.header.peers, l.recounted = n, true
+	poke(l.noted)
 }
 
 func (l *Ledger) putLocked(r *record) {

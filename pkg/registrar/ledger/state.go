@@ -33,12 +33,26 @@ func (l *Ledger) take() (changes []change, seq uint64, whole bool) {
 	return changes, seq, false
 }
 
+// takeHeader returns the header, and whether it has changed since it was last taken.
+func (l *Ledger) takeHeader() (h fileHeader, changed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	changed, l.recounted = l.recounted, false
+	return l.headerLocked(), changed
+}
+
+func (l *Ledger) headerLocked() fileHeader {
+	h := l.header
+	h.Schema, h.Written = schema, onDisk(time.Now())
+	return h
+}
+
 // takeAll returns the whole state, and up to which change that is.
 func (l *Ledger) takeAll() (state, uint64) {
 	l.mu.Lock()
 	s, seq := l.allLocked(), l.seq
 	clear(l.changed)
-	l.dirty = false
+	l.dirty, l.recounted = false, false
 	l.mu.Unlock()
 	sortChanges(s.changes)
 	return s, seq
@@ -54,8 +68,7 @@ func (l *Ledger) all() state {
 }
 
 func (l *Ledger) allLocked() state {
-	s := state{header: l.header, other: l.other, changes: make([]change, 0, len(l.records))}
-	s.header.Schema, s.header.Written = schema, onDisk(time.Now())
+	s := state{header: l.headerLocked(), other: l.other, changes: make([]change, 0, len(l.records))}
 	for key, r := range l.records {
 		s.changes = append(s.changes, change{key, r})
 	}

@@ -119,7 +119,8 @@ func (w *writer) trouble(err error) {
 	w.retry = time.After(w.wait.Next())
 }
 
-// append writes what has changed as one line.
+// append writes what has changed as one line, and a header that has as another: each is synced before the next, so that
+// only the last line can be torn.
 func (w *writer) append() error {
 	if w.file == nil {
 		return nil
@@ -131,13 +132,29 @@ func (w *writer) append() error {
 		w.file = nil
 		return nil
 	}
-	if len(changes) == 0 {
+	if len(changes) > 0 {
+		line, err := appendCommit(nil, changes)
+		if err != nil {
+			return err
+		}
+		if err := w.appendLine(line); err != nil {
+			return err
+		}
+		w.l.saved(seq)
+	}
+	header, changed := w.l.takeHeader()
+	if !changed {
 		return nil
 	}
-	line, err := appendCommit(nil, changes)
+	line, err := appendHeader(nil, header)
 	if err != nil {
 		return err
 	}
+	return w.appendLine(line)
+}
+
+// appendLine brings one line to disk.
+func (w *writer) appendLine(line []byte) error {
 	if err := w.file.append(line, w.l.metrics); err != nil {
 		return fmt.Errorf("append to the ledger: %w", err)
 	}
@@ -152,7 +169,6 @@ func (w *writer) append() error {
 	if w.compact != nil {
 		w.compact.since = append(w.compact.since, line...)
 	}
-	w.l.saved(seq)
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 type Census struct {
 	fixed  int // from the configuration; 0: count
 	mu     sync.Mutex
+	before memory
 	seen   map[string]groupCensus // by group ARN
 	groups atomic.Int64
 }
@@ -23,6 +24,32 @@ func NewCensus(fixed int) *Census { return &Census{fixed: fixed} }
 
 // SetGroups says how many groups this host serves.
 func (c *Census) SetGroups(n int) { c.groups.Store(int64(n)) }
+
+// memory is what an earlier process of this host has counted.
+type memory struct {
+	peers int
+	until time.Time // from then on it counts no more
+}
+
+// memoryMost is how long what an earlier process has counted counts at most: every group is looked at once a day.
+const memoryMost = 48 * time.Hour
+
+// Remember takes in what an earlier process of this host has counted: it counts until this one has seen every group.
+func (c *Census) Remember(peers int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.before = memory{peers, time.Now().Add(memoryMost)}
+}
+
+// Counted returns the number of peers for the next process to remember; 0: it was not counted.
+func (c *Census) Counted() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fixed > 0 {
+		return 0
+	}
+	return c.most()
+}
 
 // groupCensus is what one look at a whole group has counted.
 type groupCensus struct {
@@ -83,6 +110,9 @@ func (c *Census) most() int {
 		return c.fixed
 	}
 	most := 0
+	if int64(len(c.seen)) < max(1, c.groups.Load()) && time.Now().Before(c.before.until) {
+		most = c.before.peers
+	}
 	for _, g := range c.seen {
 		most = max(most, g.peers)
 	}

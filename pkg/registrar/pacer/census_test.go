@@ -64,6 +64,45 @@ func TestCensus_largest(t *testing.T) {
 	}
 }
 
+// TestCensus_remembers: what an earlier process has counted counts until every group was seen, or for two days, and what is
+// counted since may only be more; a configured number stands.
+func TestCensus_remembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewCensus(0)
+		c.SetGroups(2)
+		if c.Peers() != 0 || c.Counted() != 0 {
+			t.Errorf("%d peers at first, %d counted; want none", c.Peers(), c.Counted())
+		}
+		c.Remember(400)
+		if got := c.Peers(); got != 400 {
+			t.Errorf("%d peers at the start; want the 400 of before", got)
+		}
+		if peers, _ := sees(c, "arn:web", idsOf(3), "i-000"); peers != 400 || c.Counted() != 400 {
+			t.Errorf("%d peers, %d counted, when one group of two was seen; want the 400 of before", peers, c.Counted())
+		}
+		if peers, _ := sees(c, "arn:web", idsOf(500), "i-000"); peers != 500 || c.Counted() != 500 {
+			t.Errorf("%d peers, %d counted; want the 500 that were seen", peers, c.Counted())
+		}
+		sees(c, "arn:web", idsOf(3), "i-000")
+		if peers, _ := sees(c, "arn:api", idsOf(5), "i-000"); peers != 5 || c.Counted() != 5 {
+			t.Errorf("%d peers, %d counted, when all was seen; want 5", peers, c.Counted())
+		}
+		c = NewCensus(0)
+		c.SetGroups(2)
+		c.Remember(400)
+		sees(c, "arn:web", idsOf(3), "i-000")
+		time.Sleep(48 * time.Hour)
+		if got := c.Peers(); got != 3 {
+			t.Errorf("%d peers after two days without a look at one of the groups; want the 3 of the other", got)
+		}
+		c = NewCensus(7)
+		c.Remember(400)
+		if c.Peers() != 7 || c.Counted() != 0 {
+			t.Errorf("%d peers, %d counted; want the 7 of the configuration, and none", c.Peers(), c.Counted())
+		}
+	})
+}
+
 // TestPacer_outageEven: hosts that know their places try again evenly, round after round, each once a round.
 func TestPacer_outageEven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
