@@ -125,6 +125,9 @@ func (g GroupV1) Label() string {
 	return groupLabel(g.Keys, len(g.Held) > 0, g.Name, g.ARN)
 }
 
+// Untried reports whether nothing is known of the group yet, good or bad: its first attempt is still to come.
+func (g GroupV1) Untried() bool { return len(g.Keys) > 0 && !g.Tried && g.Err == "" }
+
 // Summary says in one line how the host does: "12 targets in 3 groups, 1 not ready: web-2 in web: its health checks get
 // no answer in time".
 func (s *V1) Summary() string {
