@@ -53,6 +53,10 @@ func (r *reconciler) adjust(in *input) {
 	r.want, r.refusals = Bind(in.self, in.facts, in.wants)
 	r.cond.AwaitGone = in.facts.TargetType == "ip"
 	r.own()
+	maps.DeleteFunc(r.vain, func(t target.Target, _ bool) bool {
+		_, kept := r.have[t]
+		return !kept || len(r.want[t]) > 0
+	})
 	if regrouped {
 		r.rename()
 	}

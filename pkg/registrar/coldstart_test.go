@@ -4,14 +4,11 @@ import (
 	"fmt"
 	"testing"
 	"time"
-
-	"berth/test/knownfault"
 )
 
 // While nobody throttles, a host with many groups looks each up, and at each, five times a second: before that it can
-// register nothing. Today it takes a second for each group and call.
+// register nothing.
 func TestRegistrar_coldStartOfManyGroups(t *testing.T) {
-	knownfault.Skip(t, "16", "first look-ups and looks take a second each, though nobody throttles")
 	for _, n := range []int{50, 100} {
 		t.Run(fmt.Sprintf("%d groups", n), func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {

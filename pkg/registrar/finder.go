@@ -45,7 +45,7 @@ func (f *finder) run(ctx context.Context) {
 		return
 	}
 	for ctx.Err() == nil {
-		permit := f.env.pacer.Ask(pacer.ClassDescribe, attempts > 0)
+		permit := f.ask(attempts)
 		select {
 		case <-ctx.Done():
 			permit.Drop()
@@ -93,6 +93,14 @@ func (f *finder) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// ask gets in line for a look-up after so many that failed.
+func (f *finder) ask(failed int) *pacer.Permit {
+	if failed > 0 {
+		return f.env.pacer.Ask(pacer.ClassDescribe, true)
+	}
+	return f.env.pacer.AskFirst(false)
 }
 
 // wait waits for a poke. It reports false when ctx ended.

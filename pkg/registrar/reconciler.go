@@ -79,6 +79,7 @@ type reconciler struct {
 	bad       [pacer.Classes]int            // targets that were refused for the first time, with nothing accepted since
 	doneSeq   uint64                        // of the newest input all of whose calls were answered, or are held up by a failure
 	tried     bool                          // a first attempt has ended, well or not
+	vain      map[target.Target]bool        // of what is to be removed: what has been tried in vain
 	schedule  schedule
 	goneSince time.Time // the group was first found not to exist
 	would     []Pending // what a dry run has last said that it would do
@@ -96,7 +97,7 @@ func newReconciler(groupARN string, env *environment, entries []ledger.Entry) *r
 		arn: groupARN, env: env,
 		log:  env.log.With(zap.String("target_group", elb.Short(groupARN))),
 		wake: make(chan struct{}, 1),
-		have: map[target.Target]State{},
+		have: map[target.Target]State{}, vain: map[target.Target]bool{},
 	}
 	for _, e := range entries {
 		s := State{Phase: e.Phase, Since: e.Intended, Run: e.Run}
@@ -183,7 +184,7 @@ func (r *reconciler) pause(ctx context.Context, at time.Time) {
 }
 
 // await waits for the permit and plans again with it in hand. It reports false when another class has become more
-// urgent, nothing is left to do, or ctx ended. planned is what the permit was asked for: it goes on the board where
+// urgent, a removal that was never tried is among what has to be, nothing is left to do, or ctx ended. planned is what the permit was asked for: it goes on the board where
 // there is a wait.
 func (r *reconciler) await(ctx context.Context, permit *pacer.Permit, planned Step) (Step, bool) {
 	select {
@@ -205,7 +206,7 @@ func (r *reconciler) await(ctx context.Context, permit *pacer.Permit, planned St
 		}
 		step := r.next(time.Now())
 		r.publish(step)
-		if step.Class != permit.Class() {
+		if step.Class != permit.Class() || step.Class == pacer.ClassDeregister && r.again(step) != permit.Again() {
 			return Step{}, false
 		}
 	}
@@ -227,19 +228,31 @@ func (r *reconciler) urgent(c pacer.Class) <-chan time.Time {
 	return time.After(time.Until(at))
 }
 
-// ask gets in line for a call. A look that failed comes after all else, unless writes wait for it, too.
-func (r *reconciler) ask(step Step) *pacer.Permit {
-	c := step.Class
-	again := r.trouble[c] != nil
-	if len(step.Targets) > 0 {
-		if _, refused := r.cond.Refused[c][step.Targets[0]]; refused {
-			again = true // then all of them were
+// ask gets in line for the call of a step. A look that failed comes after all else, unless writes wait for it, too.
+func (r *reconciler) ask(s Step) *pacer.Permit {
+	again := r.again(s)
+	switch {
+	case s.Class != pacer.ClassDescribe:
+	case again && (r.schedule.looked || r.schedule.failed):
+		return r.env.pacer.AskLast()
+	case !again && !r.schedule.looked:
+		return r.env.pacer.AskFirst(true)
+	}
+	return r.env.pacer.Ask(s.Class, again)
+}
+
+// again reports whether the call of a step is an attempt after a failure. Each removal has a first attempt of its own,
+// whatever became of others in the group.
+func (r *reconciler) again(s Step) bool {
+	if s.Class == pacer.ClassDeregister {
+		return !slices.ContainsFunc(s.Targets, func(t target.Target) bool { return !r.vain[t] })
+	}
+	if len(s.Targets) > 0 {
+		if _, refused := r.cond.Refused[s.Class][s.Targets[0]]; refused {
+			return true // then all of them were
 		}
 	}
-	if c == pacer.ClassDescribe && again && (r.schedule.looked || r.schedule.failed) {
-		return r.env.pacer.AskLast()
-	}
-	return r.env.pacer.Ask(c, again)
+	return r.trouble[s.Class] != nil
 }
 
 // unhurried is how long a call is under way before the rest of the work is done: while it goes out, nothing else of

@@ -2,11 +2,12 @@ package registrar_test
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"berth/internal/elbsim"
-	"berth/test/knownfault"
 )
 
 // numbered are n groups, g00 and so on.
@@ -21,7 +22,6 @@ func numbered(n int) []elbsim.Group {
 // While the registrations of twenty groups are throttled, a container of another group dies: DeregisterTargets is the next
 // write, however long they have been at it.
 func TestRegistrar_removalGoesBeforeWaitingRegistrations(t *testing.T) {
-	knownfault.Skip(t, "1", "a removal waits behind registrations while AWS throttles")
 	for _, peers := range []int{3, 100} {
 		for _, throttled := range []time.Duration{5 * time.Second, 40 * time.Second, 2 * time.Minute} {
 			t.Run(fmt.Sprintf("%d peers, throttled for %s", peers, throttled), func(t *testing.T) {
@@ -52,5 +52,53 @@ func TestRegistrar_removalGoesBeforeWaitingRegistrations(t *testing.T) {
 				}, numbered(21)...)
 			})
 		}
+	}
+}
+
+// A removal of the same group was throttled before, and waits to be tried again: another container's removal has a first
+// attempt of its own, and is the next write, while the other waits in line.
+func TestRegistrar_eachRemovalHasAFirstAttempt(t *testing.T) {
+	for _, between := range []time.Duration{0, time.Second, 40 * time.Second} {
+		t.Run(between.String(), func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.peers = 100
+				w.start()
+				w.want("g00", 1, 2, 3)
+				w.after(2 * time.Minute)
+				w.registered("g00", 1, 2, 3)
+				w.fault(elbsim.Fault{Kind: elbsim.FaultError, Action: "*egisterTargets", Code: "Throttling", Status: 400})
+				var others []any
+				for i := 1; i <= 20; i++ {
+					others = append(others, fmt.Sprintf("g%02d", i), 100+i)
+				}
+				w.want(append([]any{"g00", 1, 2, 3}, others...)...)
+				w.after(2 * time.Minute)
+				for gone := 1; gone <= 2; gone++ {
+					wants := []any{"g00", 3}
+					if gone == 1 {
+						wants = []any{"g00", 2, 3}
+					}
+					before := len(w.writes())
+					w.want(append(wants, others...)...)
+					named := fmt.Sprintf(" %d", gone)
+					next := func() int {
+						return slices.IndexFunc(w.writes()[before:], func(call string) bool {
+							return strings.HasPrefix(call, "DeregisterTargets g00") && strings.Contains(call, named)
+						})
+					}
+					for begun := time.Now(); next() < 0 && time.Since(begun) < time.Hour; {
+						w.after(100 * time.Millisecond)
+					}
+					// One more may have been on its way.
+					if n := next(); n < 0 || n > 1 {
+						t.Errorf("the removal of %d was write %d after the death; want it to be the next:\n%s", gone, n+1, strings.Join(w.writes()[before:], "\n"))
+					}
+					w.after(between)
+				}
+				w.sim.ClearFaults()
+				w.after(time.Hour)
+				w.registered("g00", 3)
+			}, numbered(21)...)
+		})
 	}
 }

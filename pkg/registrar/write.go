@@ -27,6 +27,11 @@ func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targe
 	}, nil)
 	r.flight = flight{}
 	now := r.wrote(pacer.ClassDeregister, permit, targets, ce)
+	for _, t := range targets {
+		if delete(r.vain, t); ce != nil && outcome(ce) != pacer.Aborted {
+			r.vain[t] = true
+		}
+	}
 	if ce != nil {
 		if ce.Unknown {
 			// They may be gone or not. Should one be wanted again, it is registered again.

@@ -24,7 +24,7 @@ func (p *Pacer) forget(now time.Time) {
 // space has the next call go out about an interval from now. The caller holds the lock.
 func (p *Pacer) space(interval time.Duration, now time.Time) {
 	if interval > p.interval {
-		p.stretched = now
+		p.stretched++
 	}
 	if p.interval = interval; interval > 0 {
 		p.next = now.Add(interval*7/10 + rand.N(interval*3/10+1))

@@ -36,13 +36,19 @@ var rates = [Classes]struct {
 	ClassDescribe:   {burst: 5, interval: time.Second},
 }
 
-// headStart is how much earlier than it did a first attempt counts as having asked. It makes removals overtake
-// registrations, and those looks, and it starves nobody: who waits longer than the difference goes first. An attempt
-// after a failure has none, so that a group whose calls always fail cannot take every permit.
-var headStart = [Classes]time.Duration{
-	ClassDeregister: time.Minute,
-	ClassRegister:   30 * time.Second,
-}
+// opening is how often a host calls by itself for what has to be known before it can register anything, where it is not
+// one of a crowd: half of what the account takes. Ten hosts at the ordinary rate take all of it: more are a crowd.
+var opening = bucket{burst: 5, interval: 200 * time.Millisecond}
+
+const crowd = 10
+
+// headStart is how much earlier than it did a first attempt counts as having asked. It makes registrations overtake looks,
+// and it starves nobody: who waits longer than the difference goes first. An attempt after a failure has none.
+var headStart = [Classes]time.Duration{ClassRegister: 30 * time.Second}
+
+// lookLead is by how much the first look at a group goes before the look-ups of others: what was found is registered
+// before all are.
+const lookLead = 30 * time.Second
 
 // lookLag is how much later a look that failed counts as having asked: the writes of an outage are caught up with first.
 const lookLag = 24 * time.Hour
@@ -54,11 +60,16 @@ const firstAlone = 500 * time.Millisecond
 // cannot see each other: a host that is throttled infers from that, and from the number of its peers, how long to
 // wait so that all of them together use the limit and no more.
 //
-// While nothing throttles, each class has its own bucket. After a throttled call one call at a time goes out, 0.7 I to I
-// apart (uniformly), whatever its class: the first throttle sets I to P/32 s (at least 1 s) for P peers, each further one
+// The first attempt of a removal goes before all that waits. Each removal has one, so that nobody starves: not a group
+// whose removals always fail, and not those who register what there is to remove.
+//
+// While nothing throttles, each class has its own bucket; what has to be known before anything can be registered has one
+// that is larger, where the host is not one of a crowd. After a throttled call one call at a time goes out, 0.7 I to I
+// apart (uniformly), whatever its class: the first throttle sets I to P/24 s (at least 1 s) for P peers, each further one
 // doubles it, each accepted call divides it by 3, and below half a second it ends. I is capped at the largest of 20 s
 // (60 s while P is not known, 10 s while the host drains), P/10 s, and a fifth of the time since the first throttle;
-// while the host serves nothing yet, P/15 s and a tenth. The time counts while writes are throttled and the host does not
+// while the host serves nothing yet, P/15 s and a tenth. What becomes of a call that went out before I last became longer
+// changes it no more: calls side by side meet one limit, once. The time counts while writes are throttled and the host does not
 // drain. Looks have a limit of their own, which somebody else may use up for hours: while they alone are throttled,
 // removals go out at their own rate. The first call of all goes out alone.
 //
@@ -71,6 +82,7 @@ const firstAlone = 500 * time.Millisecond
 type Pacer struct {
 	mu       sync.Mutex // guards all below; never held while anything waits
 	buckets  [Classes]bucket
+	opening  bucket // of AskFirst's calls
 	waiting  []*Permit
 	inFlight int
 	timer    *time.Timer
@@ -85,7 +97,7 @@ type Pacer struct {
 	crowded   time.Time     // the last call that was throttled, or failed in an outage
 	throttled time.Time     // the first of the present row of throttled calls, or of writes where looks alone were before
 	scarce    time.Time     // until when writes count as throttled
-	stretched time.Time     // when I last became longer
+	stretched uint64        // how often I has become longer
 	next      time.Time     // the earliest time of the next call while I > 0
 	outage    outage
 	onChange  func(interval time.Duration)
@@ -95,7 +107,8 @@ type Pacer struct {
 // New returns a pacer that has not been throttled. onChange, if not nil, is called with each new interval, the
 // longer one of I and J, under the pacer's lock: it must not call back.
 func New(onChange func(interval time.Duration)) *Pacer {
-	p := &Pacer{onChange: onChange}
+	p := &Pacer{onChange: onChange, opening: opening}
+	p.opening.tokens = opening.burst
 	for c := range p.buckets {
 		p.buckets[c] = bucket{burst: rates[c].burst, interval: rates[c].interval, tokens: rates[c].burst}
 	}
@@ -167,7 +180,11 @@ func (p *Pacer) Idle() bool {
 func (p *Pacer) Crowded() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.crowded.IsZero() && time.Since(p.crowded) < p.lull()
+	return p.inCrowd(time.Now())
+}
+
+func (p *Pacer) inCrowd(now time.Time) bool {
+	return !p.crowded.IsZero() && now.Sub(p.crowded) < p.lull()
 }
 
 // report tells onChange when the interval has changed. The caller holds the lock.
@@ -180,40 +197,66 @@ func (p *Pacer) report() {
 
 // Permit is the right to make one call. Its owner waits for Ready, and then ends it with Done or Drop, exactly once.
 type Permit struct {
-	pacer   *Pacer
-	class   Class
-	ready   chan struct{}
-	rank    time.Time // when it asked, less its head start
-	order   uint64
-	again   bool
-	aside   bool // granted regardless of I: what becomes of it says nothing about I, unless it is throttled
-	granted bool
-	sent    time.Time // when it was granted
-	ended   bool
+	pacer     *Pacer
+	class     Class
+	ready     chan struct{}
+	rank      time.Time // when it asked, less its head start
+	order     uint64
+	again     bool
+	removes   bool // the first attempt of a removal
+	opens     bool // of AskFirst
+	aside     bool // granted regardless of I: what becomes of it says nothing about I, unless it is throttled
+	granted   bool
+	bucket    *bucket // that it was granted from
+	stretched uint64  // the pacer's when it was granted
+	ended     bool
 }
 
-// Ask gets in line for one call. again says that the call is an attempt after a failure.
+// Ask gets in line for one call. again says that the call is an attempt after a failure; that of a removal is one where
+// all that it names has been tried in vain.
 func (p *Pacer) Ask(c Class, again bool) *Permit {
+	t := &Permit{class: c, again: again}
 	var lead time.Duration
 	if !again {
-		lead = headStart[c]
+		lead, t.removes = headStart[c], c == ClassDeregister //mutant:removal-waits-its-turn
 	}
-	return p.ask(c, again, lead)
+	return p.ask(t, lead)
+}
+
+// AskFirst gets in line for the first look at a group, or else for the look-up of one, before which nothing can be
+// registered there. Neither has failed yet.
+func (p *Pacer) AskFirst(look bool) *Permit {
+	var lead time.Duration
+	if look {
+		lead = lookLead
+	}
+	return p.ask(&Permit{class: ClassDescribe, opens: true}, lead)
 }
 
 // AskLast gets in line for a look that has failed before and can wait for all else that does.
-func (p *Pacer) AskLast() *Permit { return p.ask(ClassDescribe, true, -lookLag) }
+func (p *Pacer) AskLast() *Permit { return p.ask(&Permit{class: ClassDescribe, again: true}, -lookLag) }
 
-func (p *Pacer) ask(c Class, again bool, lead time.Duration) *Permit {
+func (p *Pacer) ask(t *Permit, lead time.Duration) *Permit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	p.forget(now)
 	p.asked++
-	permit := &Permit{pacer: p, class: c, ready: make(chan struct{}), rank: now.Add(-lead), order: p.asked, again: again}
-	p.waiting = append(p.waiting, permit)
+	t.pacer, t.ready, t.rank, t.order = p, make(chan struct{}), now.Add(-lead), p.asked
+	p.waiting = append(p.waiting, t)
 	p.dispatch()
-	return permit
+	return t
+}
+
+// before reports whether t goes before o where both may go.
+func (t *Permit) before(o *Permit) bool {
+	switch {
+	case t.removes != o.removes:
+		return t.removes
+	case !t.rank.Equal(o.rank):
+		return t.rank.Before(o.rank)
+	}
+	return t.order < o.order
 }
 
 // Ready is closed when the call may be made.
@@ -221,6 +264,9 @@ func (t *Permit) Ready() <-chan struct{} { return t.ready }
 
 // Class returns what the permit is for.
 func (t *Permit) Class() Class { return t.class }
+
+// Again reports whether the permit is for an attempt after a failure.
+func (t *Permit) Again() bool { return t.again }
 
 // Drop gives the permit back unused, whether it was granted or not.
 func (t *Permit) Drop() {
@@ -233,7 +279,7 @@ func (t *Permit) Drop() {
 	t.ended = true
 	if t.granted {
 		p.end(t)
-		p.buckets[t.class].put()
+		t.bucket.put()
 		if p.interval > 0 && !t.aside {
 			p.next = time.Now()
 		}
@@ -264,17 +310,17 @@ func (t *Permit) Done(o Outcome) {
 	p.answered = p.answered || o != Aborted
 	now := time.Now()
 	interval := p.interval
+	news := interval == 0 || t.stretched == p.stretched && (!t.aside || o == Throttled)
 	scarcer := o == Throttled && t.class != ClassDescribe
 	if interval == 0 && o == Throttled || scarcer && !now.Before(p.scarce) {
 		p.throttled = now
 	}
 	switch {
 	case o == Throttled && interval == 0:
-		interval = max(time.Second, time.Duration(p.peers)*time.Second/32)
-	case o == Throttled && t.aside && t.sent.Before(p.stretched): // one of several side by side
+		interval = max(time.Second, time.Duration(p.peers)*time.Second/24)
+	case !news:
 	case o == Throttled:
 		interval *= 2
-	case t.aside:
 	case o == Accepted && interval > 0:
 		if interval /= 3; interval < 500*time.Millisecond {
 			interval = 0
@@ -283,7 +329,7 @@ func (t *Permit) Done(o Outcome) {
 	if scarcer { // for as long as the crowd may still be there
 		p.scarce = now.Add(max(p.lull(), 2*interval))
 	}
-	if !t.aside || o == Throttled {
+	if news {
 		p.space(min(interval, p.limit(now)), now)
 	}
 	p.endure(o, t.again, now)
@@ -318,8 +364,9 @@ func (p *Pacer) dispatch() {
 		}
 		t := p.waiting[i]
 		p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
-		p.buckets[t.class].take(now)
-		t.granted, t.sent, t.aside = true, now, p.passes(t, now)
+		t.bucket = p.bucketOf(t, now)
+		t.bucket.take(now)
+		t.granted, t.stretched, t.aside = true, p.stretched, p.passes(t, now)
 		p.inFlight++
 		if p.firstAt.IsZero() {
 			p.firstAt = now
@@ -357,7 +404,7 @@ func (p *Pacer) delay(t *Permit, now time.Time) time.Duration {
 	case !p.answered && p.inFlight > 0 && now.Sub(p.firstAt) < firstAlone:
 		return p.firstAt.Add(firstAlone).Sub(now)
 	default:
-		d = p.buckets[t.class].delay(now)
+		d = p.bucketOf(t, now).delay(now)
 	}
 	if t.again && p.outage.interval > 0 {
 		if p.outage.inFlight > 0 {
@@ -366,6 +413,14 @@ func (p *Pacer) delay(t *Permit, now time.Time) time.Duration {
 		d = max(d, p.outage.next.Sub(now))
 	}
 	return d
+}
+
+// bucketOf is what a permit comes from where I is 0.
+func (p *Pacer) bucketOf(t *Permit, now time.Time) *bucket {
+	if t.opens && p.peers <= crowd && !p.inCrowd(now) {
+		return &p.opening
+	}
+	return &p.buckets[t.class]
 }
 
 func (p *Pacer) tick() {
@@ -381,7 +436,7 @@ func (p *Pacer) first(may func(*Permit) bool) int {
 		if !may(t) {
 			continue
 		}
-		if best < 0 || t.rank.Before(p.waiting[best].rank) || (t.rank.Equal(p.waiting[best].rank) && t.order < p.waiting[best].order) {
+		if best < 0 || t.before(p.waiting[best]) {
 			best = i
 		}
 	}

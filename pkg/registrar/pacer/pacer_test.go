@@ -1,6 +1,8 @@
 package pacer
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,28 +75,132 @@ func TestPacer_priority(t *testing.T) {
 	})
 }
 
+// TestPacer_priorityStarvesNobody: twenty groups whose removals are refused for ever have a first attempt each, before a look
+// that has waited for longer; then it is the look's turn.
 func TestPacer_priorityStarvesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		const groups = 20
 		p := New(nil)
-		p.SetPeers(32) // I = 1 s at first, 20 s at most
+		p.SetPeers(24) // I = 1 s at first, 20 s at most
 		throttle(p)
 		look := p.Ask(ClassDescribe, false)
-		for granted := range 600 {
-			remove := p.Ask(ClassDeregister, false)
-			select {
-			case <-look.Ready():
-				if granted == 0 {
-					t.Error("the look went before any removal")
+		var first, later int
+		var ended sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		for range groups {
+			ended.Go(func() {
+				for again := false; ; again = true {
+					remove := p.Ask(ClassDeregister, again)
+					select {
+					case <-remove.Ready():
+					case <-ctx.Done():
+						remove.Drop()
+						return
+					}
+					if again {
+						later++
+					} else {
+						first++
+					}
+					remove.Done(Throttled)
 				}
-				remove.Drop()
-				look.Done(Accepted)
-				return
-			case <-remove.Ready():
-				remove.Done(Unanswered)
-			}
+			})
 		}
-		t.Error("600 removals went before one look")
+		<-look.Ready()
+		if first != groups || later > 0 {
+			t.Errorf("the look went after %d first attempts of removals and %d others; want %d, which are all, and none", first, later, groups)
+		}
+		look.Done(Accepted)
+		cancel()
+		ended.Wait()
 	})
+}
+
+// TestPacer_firstAttempts: what has to be known before anything can be registered is asked for five times a second, unless the
+// host is one of a crowd, by its number of peers or by what a call was answered; other looks are not.
+func TestPacer_firstAttempts(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before func(*Pacer)
+		ask    func(*Pacer) *Permit
+		rate   time.Duration // of one call
+	}{
+		"alone":              {func(*Pacer) {}, func(p *Pacer) *Permit { return p.AskFirst(true) }, 200 * time.Millisecond},
+		"ten hosts":          {func(p *Pacer) { p.SetPeers(10) }, func(p *Pacer) *Permit { return p.AskFirst(false) }, 200 * time.Millisecond},
+		"eleven":             {func(p *Pacer) { p.SetPeers(11) }, func(p *Pacer) *Permit { return p.AskFirst(true) }, time.Second},
+		"throttled a moment": {func(p *Pacer) { throttle(p); attempt(p, ClassRegister, true, Accepted) }, func(p *Pacer) *Permit { return p.AskFirst(true) }, time.Second},
+		"an ordinary look":   {func(*Pacer) {}, func(p *Pacer) *Permit { return p.Ask(ClassDescribe, false) }, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := New(nil)
+				tt.before(p)
+				begun := time.Now()
+				for range 45 {
+					permit := tt.ask(p)
+					<-permit.Ready()
+					permit.Done(Accepted)
+				}
+				if took, want := time.Since(begun), 40*tt.rate; took < want || took > want+50*time.Millisecond {
+					t.Errorf("45 calls took %v; want 5 at once and 40 in %v", took, want)
+				}
+			})
+		})
+	}
+}
+
+// TestPacer_firstLooksBeforeLookUps: what was found can be looked at, and registered, before everything is found.
+func TestPacer_firstLooksBeforeLookUps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(nil)
+		var found []*Permit
+		for range 20 {
+			found = append(found, p.AskFirst(false))
+		}
+		<-found[0].Ready()
+		found[0].Done(Accepted)
+		time.Sleep(time.Second)
+		look := p.AskFirst(true)
+		<-look.Ready()
+		if ready(found[len(found)-1]) {
+			t.Error("the look came after all look-ups")
+		}
+		look.Done(Accepted)
+		for _, permit := range found[1:] {
+			<-permit.Ready()
+			permit.Done(Accepted)
+		}
+	})
+}
+
+// TestPacer_acceptedSideBySide: calls that were under way together have met the limit once, whichever answer comes first.
+func TestPacer_acceptedSideBySide(t *testing.T) {
+	for name, outcomes := range map[string][]Outcome{
+		"throttled first": {Throttled, Accepted, Accepted},
+		"throttled last":  {Accepted, Accepted, Throttled},
+		"between":         {Accepted, Throttled, Accepted},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := New(nil)
+			p.SetPeers(240)
+			attempt(p, ClassRegister, false, Accepted)
+			var burst []*Permit
+			for range outcomes {
+				burst = append(burst, p.Ask(ClassDeregister, false))
+			}
+			for i, permit := range burst {
+				<-permit.Ready()
+				time.Sleep(time.Millisecond)
+				permit.Done(outcomes[i])
+			}
+			if got := p.Interval(); got != 10*time.Second {
+				t.Errorf("%s: the interval is %v; want 10s", name, got)
+			}
+			// The next call that goes out has more to say.
+			if attempt(p, ClassRegister, true, Throttled); p.Interval() != 20*time.Second {
+				t.Errorf("%s: the interval is %v after another throttled call; want 20s", name, p.Interval())
+			}
+		})
+	}
 }
 
 func throttle(p *Pacer) {
@@ -120,10 +226,10 @@ func TestPacer_throttled(t *testing.T) {
 		cap      time.Duration
 	}{
 		"one peer":     {peers: 1, first: time.Second, cap: 20 * time.Second},
-		"320 peers":    {peers: 320, first: 10 * time.Second, cap: 40 * time.Second},
+		"240 peers":    {peers: 240, first: 10 * time.Second, cap: 24 * time.Second},
 		"unknown":      {peers: 0, first: time.Second, cap: 60 * time.Second},
 		"draining":     {peers: 1, draining: true, first: time.Second, cap: 10 * time.Second},
-		"ten thousand": {peers: 10000, first: 312500 * time.Millisecond, cap: 1000 * time.Second},
+		"ten thousand": {peers: 10000, first: 10000 * time.Second / 24, cap: 1000 * time.Second},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"berth/test/knownfault"
 )
 
 // registering stands for groups whose registrations are throttled, over and over, until ctx ends; every accepted-th call
@@ -39,10 +37,8 @@ func registering(ctx context.Context, p *Pacer, groups, accepted int) *atomic.In
 }
 
 // The first attempt of a removal is the next call that goes out, however long registrations have waited: requests fail
-// until it has. Nobody starves, since each removal has one first attempt. Today waiting counts for more than half a minute's
-// head start, and the removal waits for as many intervals as there are older registrations.
+// until it has. Nobody starves, since each removal has one first attempt.
 func TestPacer_firstRemovalGoesNext(t *testing.T) {
-	knownfault.Skip(t, "1", "a removal waits behind registrations that have waited for longer than its head start")
 	for _, accepted := range []int{0, 3} { // none, one in three
 		for _, peers := range []int{1, 100, 1000} {
 			for _, waited := range []time.Duration{time.Second, 40 * time.Second, 10 * time.Minute} {
@@ -74,9 +70,8 @@ func TestPacer_firstRemovalGoesNext(t *testing.T) {
 }
 
 // Calls that were under way together when the limit was met have learned one thing, once: the interval is what a single
-// throttled call sets. Today each of them doubles it.
+// throttled call sets.
 func TestPacer_throttledSideBySideCountsOnce(t *testing.T) {
-	knownfault.Skip(t, "15", "each throttled call of one burst doubles the interval")
 	synctest.Test(t, func(t *testing.T) {
 		p := New(nil)
 		p.SetPeers(1)
