@@ -35,7 +35,7 @@ var weights = []struct {
 	{1, []string{"drain name", "replace"}},
 	{2, []string{"replace drained", "restart agent, drains unread"}},
 	{1, []string{"aws lost", "aws fails", "aws throttles", "by hand", "withhold", "publish all"}},
-	{2, []string{"aws late", "aws well", "late and stopped", "stopped in the queue", "stopped when throttled"}},
+	{2, []string{"aws late", "aws well", "late and stopped", "stopped in the queue", "stopped when throttled", "removed when throttled"}},
 	{1, []string{"aws refuses", "refused and drained", "misname", "misname and restart", "name well"}},
 }
 
@@ -123,7 +123,11 @@ func (w *world) run() string {
 	if len(ids) >= 20 {
 		return ids[w.rand.IntN(len(ids))]
 	}
-	service := [...]string{"web", "web", "api", careful, ""}[w.rand.IntN(5)]
+	return w.runFor([...]string{"web", "web", "api", careful, ""}[w.rand.IntN(5)])
+}
+
+// runFor runs another container for a service; "" is none of them.
+func (w *world) runFor(service string) string {
 	labels := map[string]string{discovery.TargetsLabel: service}
 	if service == "" {
 		labels = nil // somebody else's application, which takes ports all the same
@@ -159,7 +163,7 @@ func (w *world) do(a action) {
 	case "quit":
 		w.signal(id, 3) // tells those to stop whose StopSignal it is
 	case "stale inspection", "stale list", "dies unseen", "late and stopped", "stopped in the queue", "stopped when throttled",
-		"refused and drained":
+		"removed when throttled", "refused and drained":
 		w.together(a.what, id)
 	case "cut", "tamper", "straight", "fail inspects", "fail list", "hang inspect", "heal", "up", "restart agent",
 		"restart agent, drains unread", "withhold", "publish all", "misname", "misname and restart", "name well":

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
+	"berth/pkg/discovery"
 )
 
 // together does things that are dangerous together and seldom meet.
@@ -65,6 +66,19 @@ func (w *world) together(what, id string) {
 		w.pass(time.Duration(w.rand.IntN(500)) * time.Millisecond)
 		w.drain(id)
 		w.pass(80 * time.Second)
+	case "removed when throttled":
+		// Registrations wait in every group, for minutes, when a container that is served stops.
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Code: "Throttling", Action: "RegisterTargets", Times: 10 + w.rand.IntN(20)})
+		for _, s := range services {
+			if len(w.engine.IDs()) < 20 {
+				w.happens(func() { w.health(w.runFor(s), discovery.HealthHealthy) })
+			}
+		}
+		w.pass(time.Duration(1+w.rand.IntN(8)) * time.Minute)
+		id := w.container(w.rand.IntN(20))
+		w.touch(id)
+		w.happens(func() { w.engine.Stop(id) })
+		w.pass(time.Minute)
 	}
 }
 

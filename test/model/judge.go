@@ -149,11 +149,13 @@ func (w *world) published(wants map[string][]target.Want, unknown []string) {
 		for p, a := range w.asked {
 			if p.service == service && a.wanted && !wanted[p] {
 				w.asked[p] = asked{false, now}
+				w.removals.due(p, now)
 			}
 		}
 		for p := range wanted {
 			if !w.asked[p].wanted {
 				w.asked[p] = asked{true, now}
+				delete(w.removals.waiting, p)
 			}
 		}
 	}
@@ -177,14 +179,20 @@ func (w *world) called(c elbsim.Call) {
 		w.throttled = time.Now()
 		w.seldom = w.seldom || c.Action == "DescribeTargetHealth"
 	}
-	if c.Action != "RegisterTargets" && c.Action != "DeregisterTargets" {
-		return
-	}
 	service := ""
 	for _, s := range services {
 		if len(c.Groups) == 1 && strings.Contains(c.Groups[0], "/"+s+"/") {
 			service = s
 		}
+	}
+	if w.unknown || time.Since(w.knownAt) < moment {
+		clear(w.removals.waiting) // what may be of those is kept
+	}
+	w.removals.called(&c, service, func(p place, o overdue) {
+		w.problem("%v was removed at %s, which was due at %s, after a throttled %s at %s", p, clock(c.Time), clock(o.since), o.before, clock(o.at))
+	})
+	if c.Action != "RegisterTargets" && c.Action != "DeregisterTargets" {
+		return
 	}
 	if others := exact.Foreign(&c, ours); len(others) > 0 || service == "" {
 		w.problem("%s of %v in %q, of which %v are not ours", c.Action, c.Targets, service, others)

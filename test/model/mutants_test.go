@@ -73,6 +73,9 @@ var mutants = map[string]string{
 	// Drains that cannot be read are none.
 	"unread-drains-are-none": `in.DrainsUnread = false`,
 
+	// A removal has a head start of a minute, as if nobody waited longer than that while AWS throttles.
+	"removal-waits-its-turn": `lead = map[Class]time.Duration{ClassDeregister: time.Minute, ClassRegister: 30 * time.Second}[c]`,
+
 	// A target that drains is still listed by DescribeTargetHealth, but serves nobody.
 	"counts-draining-as-present": `return !s.Absent()`,
 }

@@ -6,6 +6,7 @@
 //	troubles.go      what goes wrong in the engine, the agent and AWS
 //	dangers.go       what is dangerous together and seldom meets
 //	judge.go         what must be true, of every call and at every moment
+//	removals.go      what must be true of the order of calls: a removal is the next one
 //	mutants_test.go  bugs seeded on purpose, which have to be found
 //	seed_test.go     how they get into the source, at the lines that //mutant: comments mark
 package model
@@ -35,6 +36,7 @@ const (
 	// ephemeral is where Docker's ports begin: what is registered below is somebody else's.
 	ephemeral = 32768
 	survive   = 10 * time.Minute
+	latency   = 30 * time.Millisecond // of a call
 )
 
 // services have a group each. Who is for the careful one has to be healthy first.
@@ -98,6 +100,7 @@ type world struct {
 	byHand    time.Time       // when somebody deregistered what is ours
 	misnamed  map[string]int  // services for which the configuration names a group that does not exist, and which
 	unserved  map[string]bool // of those: the agent has no way to know which group it was
+	removals  removals
 }
 
 // wanted is a port that the watcher has said is wanted.
@@ -143,7 +146,7 @@ func newWorld(seed uint64) *world {
 		drained: map[string]bool{}, names: map[string]bool{}, healthy: map[runKey]bool{}, misnamed: map[string]int{}, unserved: map[string]bool{},
 	}
 	w.sim = elbsim.New(elbsim.Config{
-		Instance: elbsim.Instance{ID: instance}, OnCall: w.called, RecordLimit: -1, Latency: 30 * time.Millisecond, Seed: seed,
+		Instance: elbsim.Instance{ID: instance}, OnCall: w.called, RecordLimit: -1, Latency: latency, Seed: seed,
 	})
 	if err := w.sim.AddInstance(elbsim.Instance{ID: stranger, PrivateIP: "10.0.0.11"}); err != nil {
 		w.problem("add the other instance: %v", err)
@@ -218,6 +221,7 @@ func (w *world) start() {
 	}
 	w.mu.Lock()
 	w.snapshot = nil
+	w.removals = removals{accepted: map[place]bool{}, troubled: map[string]time.Time{}, waiting: map[place]overdue{}}
 	w.mu.Unlock()
 	core, stop, err := agenttest.RunCore(o)
 	if err != nil {
