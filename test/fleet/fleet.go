@@ -22,6 +22,7 @@ import (
 	"berth/pkg/registrar"
 	"berth/pkg/registrar/elb"
 	"berth/pkg/registrar/ledger"
+	"berth/pkg/registrar/pacer"
 	"berth/pkg/target"
 )
 
@@ -35,6 +36,7 @@ const (
 	bootID   = "boot"
 	foreign  = "i-0ffffffffffffffff"
 	maxHours = 24 * 7
+	latency  = 30 * time.Millisecond // of a call
 )
 
 // Account is a simulated account and its hosts. It has to live in a synctest bubble.
@@ -54,7 +56,10 @@ type host struct {
 	index   int
 	reg     *registrar.Registrar
 	ledger  *ledger.Ledger
+	pacer   *pacer.Pacer
 	desired registrar.Desired
+	ports   map[string]int // what each service has on this host
+	removal removals
 	missing atomic.Int32 // writes that the scenario still waits for
 	exactAt atomic.Int64 // when the last of them took effect, in nanoseconds since the account began
 }
@@ -78,7 +83,7 @@ func NewAccount(hosts int, seeded bool, peers int) (*Account, error) {
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.sim = elbsim.New(elbsim.Config{
 		AnyInstance: true, RecordLimit: -1, OnCall: a.called, Throttling: limits.Default(),
-		Latency: 30 * time.Millisecond,
+		Latency: latency,
 	})
 	a.api = elb.NewAPI(aws.Config{
 		Region: a.sim.Region(), HTTPClient: a.sim.HTTPClient(),
@@ -92,7 +97,7 @@ func NewAccount(hosts int, seeded bool, peers int) (*Account, error) {
 		}
 	}
 	for i := range hosts {
-		h := &host{id: fmt.Sprintf("i-%017x", i+1), index: i, ledger: ledger.NewMemory()}
+		h := &host{id: fmt.Sprintf("i-%017x", i+1), index: i, ledger: ledger.NewMemory(), ports: map[string]int{}}
 		a.hosts = append(a.hosts, h)
 		if seeded {
 			if err := a.seed(h); err != nil {
@@ -102,7 +107,8 @@ func NewAccount(hosts int, seeded bool, peers int) (*Account, error) {
 		connect := func(context.Context) (elb.API, elb.Self, error) {
 			return a.api, elb.Self{InstanceID: h.id, Region: a.sim.Region()}, nil
 		}
-		h.reg = registrar.New(connect, h.ledger, registrar.Options{BootID: bootID, Peers: peers})
+		h.pacer = pacer.New(nil)
+		h.reg = registrar.New(connect, h.ledger, registrar.Options{BootID: bootID, Peers: peers, Pacer: h.pacer})
 	}
 	return a, nil
 }
@@ -149,18 +155,42 @@ func (a *Account) Stop() {
 	a.ended.Wait()
 }
 
-// serve makes the ports from first on wanted.
+// serve makes the ports from first on wanted, 0: none.
 func (h *host) serve(first int) {
+	for i, s := range services {
+		h.ports[s] = 0
+		if first > 0 {
+			h.ports[s] = first + i
+		}
+	}
+	h.apply()
+}
+
+// replace makes another port of one service wanted.
+func (h *host) replace(service string, port int) {
+	h.ports[service] = port
+	h.apply()
+}
+
+// apply has the registrar make the host's ports true.
+func (h *host) apply() {
+	before := h.desired.Wants
 	h.desired.Seq++
 	h.desired.Wants = map[string][]target.Want{}
 	h.desired.Groups = nil
-	for i, s := range services {
+	for _, s := range services {
 		h.desired.Groups = append(h.desired.Groups, elb.Group{Key: s, Name: h.group(s)})
 		h.desired.Wants[s] = []target.Want{}
-		if first > 0 {
+		port := h.ports[s]
+		if port > 0 {
 			h.desired.Wants[s] = []target.Want{{
-				Group: s, Run: run(h, first+i), Port: 80, HostPort4: uint16(first + i), HostPort6: uint16(first + i), Dynamic: true,
+				Group: s, Run: run(h, port), Port: 80, HostPort4: uint16(port), HostPort6: uint16(port), Dynamic: true,
 			}}
+		}
+		for _, w := range before[s] {
+			if w.HostPort4 != uint16(port) {
+				h.removal.due(w.HostPort4, time.Now())
+			}
 		}
 	}
 	h.reg.Apply(h.desired)
@@ -175,7 +205,7 @@ func (a *Account) called(c elbsim.Call) {
 	fromForeign := len(c.Targets) == 1 && c.Targets[0].ID == foreign
 	rejected := c.Outcome == "Throttling"
 	a.tally.add(c.Time, kind{write: write, rejected: rejected, foreign: fromForeign})
-	if !write || fromForeign || c.Outcome != "ok" {
+	if !write || fromForeign {
 		return
 	}
 	var index int
@@ -183,8 +213,9 @@ func (a *Account) called(c elbsim.Call) {
 		return
 	}
 	h := a.hosts[index-1]
+	h.removal.called(&c, h.pacer.Interval())
 	for range c.Targets {
-		if h.missing.Add(-1) == 0 {
+		if c.Outcome == "ok" && h.missing.Add(-1) == 0 {
 			h.exactAt.Store(int64(time.Since(a.begun)))
 		}
 	}
@@ -231,6 +262,11 @@ type Result struct {
 	Foreign  int           `json:"foreign_calls"`
 	Served   int           `json:"foreign_accepted"`
 	Unserved int           `json:"hosts_not_exact"`
+	Removals int           `json:"removals"` // those that were tried
+	// Longest is the longest wait of a removal for its first attempt, and Interval its host's pacer's then; see removals.
+	Longest  time.Duration `json:"longest_removal"`
+	Interval time.Duration `json:"longest_removal_interval"`
+	Late     int           `json:"late_removals"` // that waited for longer than their interval
 	Real     time.Duration `json:"real"`
 }
 
@@ -301,6 +337,9 @@ func (a *Account) Count(r *Result) {
 		most = max(most, window)
 	}
 	r.Peak = float64(most) / 10
+	for _, h := range a.hosts {
+		h.removal.sum(r)
+	}
 }
 
 // spread calls f for each host at a random moment within d, and returns when all were called.

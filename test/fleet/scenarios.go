@@ -65,6 +65,31 @@ func Deploy(s Size) (*Result, error) {
 	return r, nil
 }
 
+// Staggered replaces one container on every host within five seconds, and one in another group while most hosts still wait for
+// that: 4 writes a host, and half of the removals come while the host is throttled.
+func Staggered(s Size) (*Result, error) {
+	r := s.result("staggered")
+	a, err := NewAccount(s.Hosts, true, s.peers())
+	if err != nil {
+		return nil, err
+	}
+	defer a.Stop()
+	a.Start(before)
+	a.calm()
+	stop := a.foreigner()
+	defer stop()
+	from := time.Now()
+	r.Needed = 2 * len(services) * s.Hosts
+	r.Least = least(r.Needed, 0)
+	for _, h := range a.hosts {
+		h.expect(2 * len(services))
+	}
+	a.spread(5*time.Second, func(h *host) { h.replace(services[0], after) })
+	a.spread(r.Least/2, func(h *host) { h.replace(services[1], after+1) })
+	a.Wait(r, from, most(r.Needed))
+	return r, nil
+}
+
 // ColdStart starts every host within five seconds, with nothing registered: 2 writes a host, and the looks that a host
 // needs to find its groups.
 func ColdStart(s Size) (*Result, error) {
