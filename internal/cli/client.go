@@ -53,7 +53,11 @@ func (f *agentFlags) client(getenv func(string) string) *client.Client {
 		cfg.ControlSocket = cmp.Or(getenv("BERTH_CONTROL_SOCKET"), cfg.ControlSocket)
 		cfg.StatusListen = cmp.Or(getenv("BERTH_STATUS_LISTEN"), cfg.StatusListen)
 	}
-	return client.New(cmp.Or(f.socket, cfg.ControlSocket), cmp.Or(f.statusListen, cfg.StatusListen))
+	status := cmp.Or(f.statusListen, cfg.StatusListen)
+	if status == config.Off {
+		status = ""
+	}
+	return client.New(cmp.Or(f.socket, cfg.ControlSocket), status)
 }
 
 // display is what is known of where output goes.

@@ -12,13 +12,11 @@ import (
 	"berth/pkg/discovery/enginetest"
 	"berth/pkg/host"
 	"berth/test/agenttest"
-	"berth/test/knownfault"
 )
 
 // Any process may have taken a port. The agent works without: only the control socket, which nobody else can hold, may keep
 // it from starting. Here a container has gone while no agent ran, and its target has to go.
 func TestRun_portThatIsTaken(t *testing.T) {
-	knownfault.Skip(t, "12", "any process that holds an HTTP port keeps the agent down")
 	for _, flag := range []string{"--listen", "--status-listen"} {
 		t.Run(flag, func(t *testing.T) {
 			sim := agenttest.Account(t, "web")

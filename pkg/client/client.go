@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,6 +51,7 @@ type Client struct {
 
 	viaSocket *http.Client
 	viaTCP    *http.Client
+	byTCP     atomic.Bool // the last answer came over the status address
 }
 
 // New returns a client of the agent behind the control socket, and where that cannot be used behind the address
@@ -88,9 +90,13 @@ func (c *Client) Close() {
 	c.viaTCP.CloseIdleConnections()
 }
 
+// Unfollowed reports whether the last answer came over the status address. There a query's Follow has no effect: load
+// balancers are looked at on the agent's ordinary schedule, whoever asks.
+func (c *Client) Unfollowed() bool { return c.byTCP.Load() }
+
 // StatusQuery says how to ask for the status.
 type StatusQuery struct {
-	// Follow are keys of groups to look at often while the client asks; "*" is all of them.
+	// Follow are keys of groups to look at often while the client asks; "*" is all of them. See Unfollowed.
 	Follow []string
 	// After is a revision: the agent answers when it has another one, or after Timeout.
 	After string
@@ -132,12 +138,14 @@ func (c *Client) get(ctx context.Context, path string, q url.Values, v any) erro
 	if c.socket != "" {
 		socketErr = c.getVia(ctx, c.viaSocket, "berth", path, q, v)
 		if !connectFailed(socketErr) {
+			c.byTCP.Store(false)
 			return socketErr
 		}
 	}
 	if c.addr != "" {
 		err := c.getVia(ctx, c.viaTCP, c.addr, path, q, v)
 		if !connectFailed(err) {
+			c.byTCP.Store(true)
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -94,6 +95,26 @@ func TestClient_Status_strangeAnswers(t *testing.T) {
 				t.Errorf("got %T; want an APIError for %d", err, tt.code)
 			}
 		})
+	}
+}
+
+// Whoever asks knows which way it was answered.
+func TestClient_Unfollowed(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"api":"v1"}`)) }))
+	defer srv.Close()
+	addr := srv.Listener.Addr().String()
+	for _, denied := range []bool{false, true, false} {
+		dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+			if network == "unix" && denied {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", os.ErrPermission)}
+			}
+			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		}
+		c := NewDial(dial, "/run/berth.sock", addr)
+		if _, err := c.Status(t.Context(), StatusQuery{Follow: []string{"*"}}); err != nil || c.Unfollowed() != denied {
+			t.Errorf("socket denied %v: got %v, unfollowed %v", denied, err, c.Unfollowed())
+		}
+		c.Close()
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // crossCheck applies the rules between keys, when all sources have been read.
 func (l *loader) crossCheck() {
 	c := l.cfg
-	if c.Listen == c.StatusListen && !strings.HasSuffix(c.Listen, ":0") {
+	if c.Listen == c.StatusListen && c.Listen != "" && !strings.HasSuffix(c.Listen, ":0") {
 		l.mustDiffer("status_listen", "listen")
 	}
 	if c.ControlSocket == c.Docker.Socket {

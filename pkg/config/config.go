@@ -21,13 +21,18 @@ const (
 	maxFileBytes = 256 << 10
 )
 
+// Off in the place of an address says that nothing listens there.
+const Off = "off"
+
 // Config is a complete and checked configuration. It is immutable once loaded.
 type Config struct {
 	// Groups are the target groups, sorted by key; never empty in a Config that Load returned.
 	Groups []Group
-	// Listen is the address of /metrics, /healthz and /readyz: "host:port", where an empty host is every address.
+	// Listen is the address of /metrics, /healthz and /readyz: "host:port", where an empty host is every address. Empty:
+	// they are not served there.
 	Listen string
 	// StatusListen is the address of the status page and /v1/status. Whoever reaches it sees container names.
+	// Empty: they are served on the control socket alone.
 	StatusListen string
 	// ControlSocket is the absolute path of the unix socket for the berth command.
 	ControlSocket string

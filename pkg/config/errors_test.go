@@ -76,7 +76,7 @@ func TestLoad_errors(t *testing.T) {
 		"list for text":     {g + "listen: [\":1\"]\n", "@2: listen: must be a string (put it in quotes), not a list"},
 		"text for section":  {g + "log: debug\n", "@2: log: \"debug\": must be a mapping"},
 		"list for section":  {g + "log:\n- debug\n", "@2: log: must be a mapping, not a list"},
-		"listen, no port":   {g + "listen: localhost\n", "@2: listen: \"localhost\": must be host:port, like \"127.0.0.1:9797\", or \":9797\" for every address"},
+		"listen, no port":   {g + "listen: localhost\n", "@2: listen: \"localhost\": must be host:port, like \"127.0.0.1:9797\", or \":9797\" for every address, or off"},
 		"listen, bad port":  {g + "listen: :70000\n", "@2: listen: \":70000\": must end in a port from 0 to 65535 (0: any free one)"},
 		"listen, zero":      {g + "listen: :080\n", "@2: listen: \":080\": must end in a port from 0 to 65535 (0: any free one)"},
 		"listen, name":      {g + "status_listen: example.com:80\n", "@2: status_listen: \"example.com:80\": must be an IP address of this host (or none, for every address) and a port"},
@@ -172,7 +172,7 @@ func TestLoad_errors(t *testing.T) {
 		},
 		"many": {
 			"listen: x\ntarget_groups:\n  web:\n    container_port: 0\n    nme: x\nlog: {level: 1}\nfoo: bar\n",
-			"@1: listen: \"x\": must be host:port, like \"127.0.0.1:9797\", or \":9797\" for every address\n" +
+			"@1: listen: \"x\": must be host:port, like \"127.0.0.1:9797\", or \":9797\" for every address, or off\n" +
 				"@4: target_groups.web.container_port: \"0\": must be a port from 1 to 65535\n" +
 				"@5: target_groups.web.nme: unknown key; did you mean name?\n" +
 				"@6: log.level: \"1\": must be a string (put it in quotes)\n" +
@@ -200,7 +200,7 @@ func TestLoad_flagErrors(t *testing.T) {
 		want string
 	}{
 		"flag":           {group, flags("log-level", "loud"), `--log-level: "loud": must be debug, info, warn or error`},
-		"empty flag":     {group, flags("listen", ""), `--listen: "": must be host:port, like "127.0.0.1:9797", or ":9797" for every address`},
+		"empty flag":     {group, flags("listen", ""), `--listen: "": must be host:port, like "127.0.0.1:9797", or ":9797" for every address, or off`},
 		"flag twice":     {group, flags("log-level", "info", "warn"), `--log-level: must be given once`},
 		"variable":       {group, Options{Getenv: env("BERTH_AWS_PEERS", "many")}, `BERTH_AWS_PEERS: "many": must be a whole number from 0 to 1000000`},
 		"unit directory": {group, Options{Getenv: env("STATE_DIRECTORY", "x")}, `STATE_DIRECTORY: "x": must be an absolute path`},

@@ -44,6 +44,27 @@ func write(t *testing.T, files map[string]string) string {
 
 const testARN = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web-prod/0123456789abcdef"
 
+// An address may be off, wherever it is said, and both may.
+func TestLoad_listenOff(t *testing.T) {
+	dir := write(t, map[string]string{"berth.yaml": "listen: off\nstatus_listen: \"off\"\ntarget_groups: {web: {}}\n", "other.yaml": "target_groups: {web: {}}\n"})
+	for name, o := range map[string]Options{
+		"file": {ConfigPath: filepath.Join(dir, "berth.yaml"), Getenv: noEnv},
+		"flag": {ConfigPath: filepath.Join(dir, "other.yaml"), Getenv: noEnv, Flags: map[string][]string{"listen": {"off"}, "status-listen": {"off"}}},
+		"variable": {ConfigPath: filepath.Join(dir, "other.yaml"), Getenv: func(key string) string {
+			return map[string]string{"BERTH_LISTEN": "off", "BERTH_STATUS_LISTEN": "off"}[key]
+		}},
+	} {
+		cfg, err := Load(o)
+		if err != nil || cfg.Listen != "" || cfg.StatusListen != "" {
+			t.Errorf("%s: got %+v, %v; want no address", name, cfg, err)
+			continue
+		}
+		if changes := Changes(Default(), cfg); len(changes) != 2 || changes[0].New != Off || changes[1].New != Off {
+			t.Errorf("%s: changes %+v; want both to be off", name, changes)
+		}
+	}
+}
+
 func TestLoad_everyKey(t *testing.T) {
 	dir := write(t, map[string]string{
 		"berth.yaml": `# all of it

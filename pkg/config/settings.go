@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -62,8 +63,8 @@ type value interface {
 }
 
 var settings = []setting{
-	{"listen", "listen", "address of /metrics, /healthz and /readyz", false, func(c *Config) value { return text{&c.Listen, checkListen} }},
-	{"status_listen", "status-listen", "address of the status page and /v1/status", false, func(c *Config) value { return text{&c.StatusListen, checkListen} }},
+	{"listen", "listen", "address of /metrics, /healthz and /readyz, or off", false, func(c *Config) value { return listen{&c.Listen} }},
+	{"status_listen", "status-listen", "address of the status page and /v1/status, or off", false, func(c *Config) value { return listen{&c.StatusListen} }},
 	{"control_socket", "control-socket", "path of the control socket", false, func(c *Config) value { return text{&c.ControlSocket, checkSocket} }},
 	{"state_dir", "state-dir", "directory of the ledger and the drains", false, func(c *Config) value { return text{&c.StateDir, checkPath} }},
 	{"instance_id", "instance-id", "this instance's id, where the metadata service cannot say it", false, func(c *Config) value { return text{&c.InstanceID, checkInstanceID} }},
@@ -106,6 +107,25 @@ func (v text) set(s string) error {
 }
 func (v text) String() string { return *v.to }
 func (v text) kinds() ([]kind, string) {
+	return []kind{kindString}, "must be a string (put it in quotes)"
+}
+
+// listen is an address to listen on, empty where the text is Off.
+type listen struct{ to *string }
+
+func (v listen) set(s string) error {
+	if s == Off {
+		*v.to = ""
+		return nil
+	}
+	if err := checkListen(s); err != nil {
+		return err
+	}
+	*v.to = s
+	return nil
+}
+func (v listen) String() string { return cmp.Or(*v.to, Off) }
+func (v listen) kinds() ([]kind, string) {
 	return []kind{kindString}, "must be a string (put it in quotes)"
 }
 
@@ -192,7 +212,7 @@ func oneOf(values ...string) func(string) error {
 func checkListen(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return errors.New(`must be host:port, like "127.0.0.1:9797", or ":9797" for every address`)
+		return errors.New(`must be host:port, like "127.0.0.1:9797", or ":9797" for every address, or off`)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || port != strconv.FormatUint(n, 10) {
 		return errors.New("must end in a port from 0 to 65535 (0: any free one)")

@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"berth/test/knownfault"
 )
 
 // poor is a listener whose first accept fails.
@@ -29,7 +27,6 @@ func (p *poor) Accept() (net.Conn, error) {
 
 // A listener that cannot accept for a moment ends nothing: what removes targets goes on, and the port answers again.
 func TestServer_Run_acceptFails(t *testing.T) {
-	knownfault.Skip(t, "12", "one error of accept ends the server, and with it the agent")
 	for _, e := range []syscall.Errno{syscall.ENOMEM, syscall.ENOBUFS, syscall.EPERM, syscall.ENETDOWN} {
 		t.Run(e.Error(), func(t *testing.T) {
 			var a agent

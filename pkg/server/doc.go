@@ -3,7 +3,8 @@
 // publish and touches the state of neither.
 //
 //	server.go    Server: its configuration, its listeners, how it runs and ends
-//	listen.go    opening sockets, and turning away who is too many
+//	listener.go  one listener: opened, served, and opened again
+//	listen.go    opening sockets, and turning away who is too many, or foreign
 //	handlers.go  /metrics, /healthz, /readyz and /v1/status
 //	control.go   what handlers of the control socket answer with
 //	page.go      the status page

@@ -94,7 +94,7 @@ func unserved(t *testing.T, a *agent) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close(); s.follower.close() })
+	t.Cleanup(func() { s.Close(); s.socket.follower.close() })
 	return s
 }
 

@@ -33,25 +33,29 @@ func (s *Server) MonitoringHandler() http.Handler {
 	return safe(mux)
 }
 
-// StatusHandler serves what is for this host alone: /v1/status and the status page, and what MonitoringHandler
-// serves, so that the control socket is enough to ask everything.
-func (s *Server) StatusHandler() http.Handler {
+// StatusHandler serves over TCP what is for this host alone: /v1/status, the status page, /healthz and /readyz. Every
+// process of the host may ask, and a page in a browser of its may have it ask, so whoever asks has no group looked at
+// oftener, and takes no place of the control socket's.
+func (s *Server) StatusHandler() http.Handler { return ownSite(s.statusHandler(s.tcp)) }
+
+func (s *Server) statusHandler(a access) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", s.serveStatus)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) { s.serveStatus(w, r, a) })
 	mux.HandleFunc("GET /healthz", s.serveHealthz)
 	mux.HandleFunc("GET /readyz", s.serveReadyz)
 	mux.HandleFunc("GET /{$}", s.servePage)
 	return safe(mux)
 }
 
-// controlHandler serves the control socket: what is for this host, and what changes something.
+// controlHandler serves the control socket: the status, for which groups are followed, and what changes something.
 func (s *Server) controlHandler() http.Handler {
+	status := s.statusHandler(s.socket)
 	if s.cfg.Control == nil {
-		return s.StatusHandler()
+		return status
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", s.StatusHandler())
-	mux.Handle("GET /v1/status", s.StatusHandler())
+	mux.Handle("/", status)
+	mux.Handle("GET /v1/status", status)
 	mux.Handle("/v1/", safe(s.cfg.Control))
 	return mux
 }
@@ -90,10 +94,11 @@ func (s *Server) serveReadyz(w http.ResponseWriter, r *http.Request) {
 
 // serveStatus answers with status.V1. Query parameters:
 //
-//	follow=web,api  look often at these groups (by key; * for all) while the client asks and for 10 s after
+//	follow=web,api  look often at these groups (by key; * for all) while the client asks and for 10 s after: over the
+//	                control socket; without effect elsewhere
 //	after=REVISION  answer at once if the revision is another by now, else when it is, else after timeout
 //	timeout=30s     with after; at most MaxWait
-func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request, a access) {
 	query := r.URL.Query()
 	timeout := status.MaxWait
 	if text := query.Get("timeout"); text != "" {
@@ -104,14 +109,14 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 		}
 		timeout = min(d, status.MaxWait)
 	}
-	if keys := query["follow"]; len(keys) > 0 {
-		release := s.follower.hold(s.knownKeys(keys))
+	if keys := query["follow"]; len(keys) > 0 && a.follower != nil {
+		release := a.follower.hold(s.knownKeys(keys))
 		defer release()
 	}
 	if after := query.Get("after"); after != "" {
 		select {
-		case s.polls <- struct{}{}:
-			defer func() { <-s.polls }()
+		case a.polls <- struct{}{}:
+			defer func() { <-a.polls }()
 		default:
 			w.Header().Set("Retry-After", "1")
 			writeError(w, http.StatusServiceUnavailable, "too many clients wait for a change; try again")

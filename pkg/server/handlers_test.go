@@ -106,17 +106,17 @@ func TestHandlers_statusBadQuery(t *testing.T) {
 // bubbled is a server inside synctest: no sockets.
 func bubbled(a *agent) *Server {
 	return &Server{
-		cfg: a.config(), limits: defaultLimits(), follower: newFollower(a.follow),
-		polls: make(chan struct{}, 2), done: make(chan struct{}),
+		cfg: a.config(), limits: defaultLimits(), done: make(chan struct{}),
+		socket: access{newFollower(a.follow), make(chan struct{}, 2)}, tcp: access{nil, make(chan struct{}, 2)},
 	}
 }
 
 // ask sends a request in a goroutine; its answer comes on the channel.
-func ask(ctx context.Context, s *Server, path string) <-chan *httptest.ResponseRecorder {
+func ask(ctx context.Context, h http.Handler, path string) <-chan *httptest.ResponseRecorder {
 	answer := make(chan *httptest.ResponseRecorder, 1)
 	go func() {
 		rec := httptest.NewRecorder()
-		s.StatusHandler().ServeHTTP(rec, httptest.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody))
+		h.ServeHTTP(rec, httptest.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody))
 		answer <- rec
 	}()
 	return answer
@@ -133,11 +133,11 @@ func TestHandlers_longPoll(t *testing.T) {
 		a.well()
 		s := bubbled(&a)
 		now := s.Status().Revision
-		if !answered(ask(t.Context(), s, "/v1/status?after=another")) {
+		if !answered(ask(t.Context(), s.controlHandler(), "/v1/status?after=another")) {
 			t.Error("another revision is not answered at once")
 		}
 
-		c := ask(t.Context(), s, "/v1/status?after="+now+"&follow=web,nonsense")
+		c := ask(t.Context(), s.controlHandler(), "/v1/status?after="+now+"&follow=web,nonsense")
 		time.Sleep(10 * time.Second)
 		if answered(c) {
 			t.Fatal("answered before anything changed")
@@ -157,7 +157,7 @@ func TestHandlers_longPoll(t *testing.T) {
 			t.Errorf("got revision %s, %v; want another", got.Revision, err)
 		}
 
-		c = ask(t.Context(), s, "/v1/status?after="+got.Revision)
+		c = ask(t.Context(), s.controlHandler(), "/v1/status?after="+got.Revision)
 		if answered(c) {
 			t.Fatal("answered before anything changed")
 		}
@@ -169,17 +169,17 @@ func TestHandlers_longPoll(t *testing.T) {
 		}
 
 		start := time.Now()
-		c = ask(t.Context(), s, "/v1/status?after="+s.Status().Revision+"&timeout=7s")
+		c = ask(t.Context(), s.controlHandler(), "/v1/status?after="+s.Status().Revision+"&timeout=7s")
 		<-c
 		if waited := time.Since(start); waited != 7*time.Second {
 			t.Errorf("nothing changed: answered after %v; want the timeout of 7s", waited)
 		}
 		start = time.Now()
-		<-ask(t.Context(), s, "/v1/status?after="+s.Status().Revision+"&timeout=100h")
+		<-ask(t.Context(), s.controlHandler(), "/v1/status?after="+s.Status().Revision+"&timeout=100h")
 		if waited := time.Since(start); waited != status.MaxWait {
 			t.Errorf("a long timeout: answered after %v; want %v", waited, status.MaxWait)
 		}
-		s.follower.close()
+		s.socket.follower.close()
 	})
 }
 
@@ -191,7 +191,7 @@ func TestHandlers_longPollEnds(t *testing.T) {
 		path := "/v1/status?follow=*&after=" + s.Status().Revision
 
 		ctx, leave := context.WithCancel(t.Context())
-		c := ask(ctx, s, path)
+		c := ask(ctx, s.controlHandler(), path)
 		if answered(c) {
 			t.Fatal("answered before anything changed")
 		}
@@ -205,19 +205,19 @@ func TestHandlers_longPollEnds(t *testing.T) {
 			t.Errorf("followed after the client has left (-want +got):\n%s", diff)
 		}
 
-		c, d := ask(t.Context(), s, path), ask(t.Context(), s, path)
+		c, d := ask(t.Context(), s.controlHandler(), path), ask(t.Context(), s.controlHandler(), path)
 		synctest.Wait()
-		if rec := <-ask(t.Context(), s, path); rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") == "" {
+		if rec := <-ask(t.Context(), s.controlHandler(), path); rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") == "" {
 			t.Errorf("beyond the limit: got %d %s; want 503 with Retry-After", rec.Code, rec.Body)
 		}
-		if rec := <-ask(t.Context(), s, "/v1/status"); rec.Code != http.StatusOK {
+		if rec := <-ask(t.Context(), s.controlHandler(), "/v1/status"); rec.Code != http.StatusOK {
 			t.Errorf("without waiting: got %d; want 200 whatever others wait for", rec.Code)
 		}
 		close(s.done)
 		if !answered(c) || !answered(d) {
 			t.Error("waits on although the server ends")
 		}
-		s.follower.close()
+		s.socket.follower.close()
 	})
 }
 

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"berth/internal/backoff"
 )
 
 // maxSocketPath is what the kernel takes for a unix socket's path (sun_path, with its final zero).
@@ -164,24 +166,55 @@ var turnedAway = fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nContent-Type: 
 	"Connection: close\r\nContent-Length: %d\r\n\r\n%s", len(turnedAwayBody), turnedAwayBody)
 
 // gate is a listener that holds at most a fixed number of connections and turns the rest away with an answer,
-// instead of letting them wait without one.
+// instead of letting them wait without one. What keeps it from accepting for a while does not end it.
 type gate struct {
 	net.Listener
 	slots   chan struct{}
 	turning chan struct{}
+	// accepts is told what came of each accept that does not end the listener; nil: a connection.
+	accepts func(error)
+	closed  chan struct{}
+	close   func() error
 }
 
-func newGate(l net.Listener, lim limits) *gate {
-	return &gate{Listener: l, slots: make(chan struct{}, lim.conns), turning: make(chan struct{}, lim.turning)}
+func newGate(l net.Listener, lim limits, accepts func(error)) *gate {
+	g := &gate{
+		Listener: l, slots: make(chan struct{}, lim.conns), turning: make(chan struct{}, lim.turning), accepts: accepts,
+		closed: make(chan struct{}),
+	}
+	g.close = sync.OnceValue(func() error {
+		close(g.closed)
+		return l.Close()
+	})
+	return g
 }
+
+// Close ends Accept.
+func (g *gate) Close() error { return g.close() }
+
+// acceptPause bounds the wait after an accept that failed. The clients wait in the kernel meanwhile.
+const acceptPause = time.Second
 
 // Accept returns the next connection for which there is a place.
 func (g *gate) Accept() (net.Conn, error) {
+	pause := backoff.Backoff{Least: 10 * time.Millisecond, Most: acceptPause}
 	for {
 		conn, err := g.Listener.Accept()
-		if err != nil {
+		switch {
+		case err != nil && broken(err):
 			return nil, err
+		case err != nil:
+			// The kernel or the process has no memory or no descriptor left, or the network is down: accept(2).
+			g.accepts(err)
+			select {
+			case <-time.After(pause.Next()):
+				continue
+			case <-g.closed:
+				return nil, net.ErrClosed
+			}
 		}
+		g.accepts(nil)
+		pause.Reset()
 		select {
 		case g.slots <- struct{}{}:
 			return &gatedConn{Conn: conn, leave: sync.OnceFunc(func() { <-g.slots })}, nil
@@ -189,6 +222,17 @@ func (g *gate) Accept() (net.Conn, error) {
 			g.turnAway(conn)
 		}
 	}
+}
+
+// broken reports whether an error of accept says that the listener itself is none any more. All others are of one
+// connection, or pass.
+func broken(err error) bool {
+	for _, e := range []error{net.ErrClosed, syscall.EBADF, syscall.EINVAL, syscall.ENOTSOCK, syscall.EOPNOTSUPP} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (g *gate) turnAway(conn net.Conn) {
@@ -241,6 +285,21 @@ func localOnly(addr string, h http.Handler) http.Handler {
 		}
 		if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err != nil && name != "localhost" {
 			writeError(w, http.StatusForbidden, "this address answers to localhost and IP addresses only")
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// ownSite refuses what a page of another site has a browser ask: it could not read the answer, and would still make the
+// agent work. Sec-Fetch-Site is sent by every browser of today, Origin by older ones with some requests; commands and
+// scripts send neither.
+func ownSite(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+		foreign := site != "" && site != "same-origin" && site != "none" // none: typed by the user
+		if foreign || origin != "" && origin != "http://"+r.Host {
+			writeError(w, http.StatusForbidden, "this address answers no page of another site; type it into the browser's address bar")
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -15,18 +15,20 @@ import (
 // collector turns the snapshots into metrics at each scrape. It keeps nothing between scrapes, so the series of a
 // group vanish with the group.
 type collector struct {
-	state     func() (status.Host, *discovery.Snapshot, *registrar.Snapshot)
-	readiness func() status.Readiness
-	reloadErr func() error // may be nil
+	state      func() (status.Host, *discovery.Snapshot, *registrar.Snapshot)
+	readiness  func() status.Readiness
+	reloadErr  func() error  // may be nil
+	logDropped func() uint64 // may be nil
+	listening  func() map[string]bool
 
 	desired, registered, healthy, refused, unclaimed *prometheus.Desc
 	groupOK, groupVerified                           *prometheus.Desc
-	ready, generation, reloaded                      *prometheus.Desc
+	ready, generation, reloaded, listener, dropped   *prometheus.Desc
 }
 
 // registerMetrics adds what the server exports to a registry: the state of targets and groups, what was built, and
 // the process.
-func registerMetrics(reg prometheus.Registerer, b status.Build, state func() (status.Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() status.Readiness, reloadErr func() error) error {
+func registerMetrics(reg prometheus.Registerer, b status.Build, state func() (status.Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() status.Readiness, reloadErr func() error, logDropped func() uint64, listening func() map[string]bool) error {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "berth_build_info",
 		Help:        "Always 1; the labels say what runs.",
@@ -35,7 +37,7 @@ func registerMetrics(reg prometheus.Registerer, b status.Build, state func() (st
 	build.Set(1)
 	for _, c := range []prometheus.Collector{
 		build,
-		newCollector(state, readiness, reloadErr),
+		newCollector(state, readiness, reloadErr, logDropped, listening),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
@@ -46,13 +48,13 @@ func registerMetrics(reg prometheus.Registerer, b status.Build, state func() (st
 	return nil
 }
 
-func newCollector(state func() (status.Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() status.Readiness, reloadErr func() error) *collector {
+func newCollector(state func() (status.Host, *discovery.Snapshot, *registrar.Snapshot), readiness func() status.Readiness, reloadErr func() error, logDropped func() uint64, listening func() map[string]bool) *collector {
 	group := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, []string{"target_group"}, nil)
 	}
 	host := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return &collector{
-		state: state, readiness: readiness, reloadErr: reloadErr,
+		state: state, readiness: readiness, reloadErr: reloadErr, logDropped: logDropped, listening: listening,
 		desired: group("berth_targets_desired",
 			"Targets of this host that should be registered in the target group."),
 		registered: group("berth_targets_registered",
@@ -70,6 +72,9 @@ func newCollector(state func() (status.Host, *discovery.Snapshot, *registrar.Sna
 		ready:      host("berth_ready", "1 if /readyz answers 200."),
 		generation: host("berth_config_generation", "The number of the configuration in force, one more with each reload that took effect."),
 		reloaded:   host("berth_config_last_reload_successful", "0 if the last reload was refused, and the configuration before it is in force."),
+		dropped:    host("berth_log_dropped_total", "Lines of the log that were dropped because standard error did not take them."),
+		listener: prometheus.NewDesc("berth_listener_up",
+			"1 if clients are answered there, 0 while the address cannot be had or does not accept and is tried again.", []string{"listener"}, nil),
 	}
 }
 
@@ -77,7 +82,7 @@ func newCollector(state func() (status.Host, *discovery.Snapshot, *registrar.Sna
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.desired, c.registered, c.healthy, c.refused, c.unclaimed, c.groupOK, c.groupVerified,
-		c.ready, c.generation, c.reloaded,
+		c.ready, c.generation, c.reloaded, c.listener, c.dropped,
 	} {
 		ch <- d
 	}
@@ -91,6 +96,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.ready, boolValue(c.readiness().Ready))
 	gauge(c.reloaded, boolValue(c.reloadErr == nil || c.reloadErr() == nil))
+	if c.logDropped != nil {
+		ch <- prometheus.MustNewConstMetric(c.dropped, prometheus.CounterValue, float64(c.logDropped()))
+	}
+	for name, up := range c.listening() {
+		gauge(c.listener, boolValue(up), name)
+	}
 	if d != nil {
 		gauge(c.generation, float64(d.Generation))
 	}

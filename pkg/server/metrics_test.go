@@ -1,8 +1,11 @@
 package server
 
 import (
+	"context"
 	"errors"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,6 +63,13 @@ berth_config_generation 3
 # HELP berth_config_last_reload_successful 0 if the last reload was refused, and the configuration before it is in force.
 # TYPE berth_config_last_reload_successful gauge
 berth_config_last_reload_successful 1
+# HELP berth_listener_up 1 if clients are answered there, 0 while the address cannot be had or does not accept and is tried again.
+# TYPE berth_listener_up gauge
+berth_listener_up{listener="listen"} 0
+berth_listener_up{listener="status_listen"} 1
+# HELP berth_log_dropped_total Lines of the log that were dropped because standard error did not take them.
+# TYPE berth_log_dropped_total counter
+berth_log_dropped_total 7
 # HELP berth_ready 1 if /readyz answers 200.
 # TYPE berth_ready gauge
 berth_ready 1
@@ -113,7 +123,20 @@ func TestMetrics_exposition(t *testing.T) {
 	d, r := troubled()
 	a.disc.Set(d)
 	a.reg.Set(r)
-	s := unserved(t, &a)
+	cfg := a.config()
+	cfg.Listen, cfg.StatusListen = "taken", "free"
+	cfg.LogDropped = func() uint64 { return 7 }
+	cfg.Listener = func(ctx context.Context, name, network, address string) (net.Listener, error) {
+		if address == "taken" {
+			return nil, syscall.EADDRINUSE
+		}
+		return newPipes().listen(ctx, name, network, address)
+	}
+	s, err := Listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close(); s.socket.follower.close() })
 	if err := testutil.GatherAndCompare(s.cfg.Registry, strings.NewReader(troubledMetrics), ownMetrics...); err != nil {
 		t.Error(err)
 	}
@@ -135,7 +158,7 @@ func TestMetrics_reloadRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close(); s.follower.close() })
+	t.Cleanup(func() { s.Close(); s.socket.follower.close() })
 	for want, why := range map[string]error{"0": refused, "1": nil} {
 		refused = why
 		if body := get(t, s.MonitoringHandler(), "/metrics").Body.String(); !strings.Contains(body, "\nberth_config_last_reload_successful "+want+"\n") {

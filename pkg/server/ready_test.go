@@ -22,7 +22,7 @@ func TestServer_Readiness_dockerNotReached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close(); s.follower.close() })
+	t.Cleanup(func() { s.Close(); s.socket.follower.close() })
 	for _, tt := range []struct {
 		stream discovery.Stream
 		want   string

@@ -1,8 +1,8 @@
 package server
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -23,7 +23,7 @@ import (
 type limits struct {
 	conns       int           // a listener's connections; more are turned away with 503
 	turning     int           // connections that are being turned away; more are closed
-	polls       int           // requests that wait for a change; more are answered 503
+	polls       int           // requests that wait for a change, over the control socket and over TCP; more are answered 503
 	headerBytes int           // of a request
 	bodyBytes   int64         // of a request over TCP
 	socketBytes int64         // of a request over the control socket: a prune of 1,000 targets with the longest names has 160 KiB
@@ -70,7 +70,8 @@ type Config struct {
 	Stream func() discovery.Stream
 	// Registrar returns the newest snapshot of the load balancers' half, likewise. Required.
 	Registrar func() (*registrar.Snapshot, <-chan struct{})
-	// Follow makes the registrar look often at the groups until stop is called. May be nil.
+	// Follow makes the registrar look often at the groups until stop is called: for clients of the control socket alone,
+	// since each look is a call of AWS. May be nil.
 	Follow func(keys []string) (stop func())
 	// Host returns what is known of the instance. May be nil.
 	Host func() status.Host
@@ -78,6 +79,8 @@ type Config struct {
 	Loops []Loop
 	// ReloadErr returns why the last reload of the configuration was refused, nil if it was not. May be nil.
 	ReloadErr func() error
+	// LogDropped returns how many lines of the log were dropped. May be nil.
+	LogDropped func() uint64
 	// Checks returns further things to name in readiness: a ledger that is not on disk, a reload that was refused. May be
 	// nil.
 	Checks func() []status.Check
@@ -90,31 +93,29 @@ type Config struct {
 
 // Server serves the agent's HTTP endpoints.
 type Server struct {
-	cfg      Config
-	limits   limits
-	log      *zap.Logger
-	started  time.Time
-	follower *follower
-	polls    chan struct{} // one slot for each long poll
-	done     chan struct{} // closed when Run begins to shut down: long polls end
+	cfg     Config
+	limits  limits
+	log     *zap.Logger
+	started time.Time
+	socket  access        // over the control socket
+	tcp     access        // over TCP
+	done    chan struct{} // closed when Run begins to shut down: long polls end
 
-	listeners []listener
+	listeners []*listener
 	closing   sync.Once
 }
 
-// listener is an open socket with what is served on it.
-type listener struct {
-	net.Listener
-	addr      net.Addr // the socket's own is the name it was made under
-	name      string
-	handler   http.Handler
-	bodyBytes int64 // of a request
-	cleanup   func()
+// access is what the clients of a listener may have beside answers.
+type access struct {
+	// follower has groups looked at often for them; nil: they get what the ordinary schedule sees.
+	follower *follower
+	polls    chan struct{} // one slot for each long poll
 }
 
-// Listen opens every socket of the configuration and registers the metrics; it serves nothing before Run. An address
-// in use is an error here, so that a second agent ends before it has done anything. The caller must call Run or
-// Close.
+// Listen opens every socket of the configuration and registers the metrics; it serves nothing before Run. A control
+// socket that cannot be opened is an error: a second agent ends before it has done anything. An address that cannot be
+// had is none, since any process may have taken it: it is logged, is said by Readiness, and is tried again by Run. The
+// caller must call Run or Close.
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	return listen(ctx, cfg, defaultLimits())
 }
@@ -124,34 +125,38 @@ func listen(ctx context.Context, cfg Config, lim limits) (_ *Server, err error) 
 		cfg.Log = zap.NewNop()
 	}
 	s := &Server{
-		cfg: cfg, limits: lim, log: cfg.Log.Named("server"), started: time.Now(), follower: newFollower(cfg.Follow),
-		polls: make(chan struct{}, lim.polls), done: make(chan struct{}),
+		cfg: cfg, limits: lim, log: cfg.Log.Named("server"), started: time.Now(),
+		socket: access{newFollower(cfg.Follow), make(chan struct{}, lim.polls)},
+		tcp:    access{nil, make(chan struct{}, lim.polls)},
+		done:   make(chan struct{}),
 	}
 	defer func() {
 		if err != nil {
 			s.Close()
 		}
 	}()
-	if err := registerMetrics(cfg.Registry, cfg.Build, s.state, s.Readiness, cfg.ReloadErr); err != nil {
+	if err := registerMetrics(cfg.Registry, cfg.Build, s.state, s.Readiness, cfg.ReloadErr, cfg.LogDropped, s.listening); err != nil {
 		return nil, err
 	}
-	for _, l := range []struct {
-		name, network, address string
-		handler                func() http.Handler
-		bodyBytes              int64
-	}{
-		{"--listen", "tcp", cfg.Listen, s.MonitoringHandler, lim.bodyBytes},
-		{"--status-listen", "tcp", cfg.StatusListen, func() http.Handler { return localOnly(cfg.StatusListen, s.StatusHandler()) }, lim.bodyBytes},
-		{"control socket", "unix", cfg.Socket, s.controlHandler, lim.socketBytes},
+	for _, l := range []*listener{
+		{name: "--listen", key: "listen", network: "tcp", address: cfg.Listen, handler: s.MonitoringHandler(), bodyBytes: lim.bodyBytes},
+		{
+			name: "--status-listen", key: "status_listen", network: "tcp", address: cfg.StatusListen,
+			handler: localOnly(cfg.StatusListen, s.StatusHandler()), bodyBytes: lim.bodyBytes,
+		},
+		{name: "control socket", key: "control_socket", network: "unix", address: cfg.Socket, handler: s.controlHandler(), bodyBytes: lim.socketBytes},
 	} {
 		if l.address == "" {
 			continue
 		}
-		opened, addr, cleanup, err := s.open(ctx, l.name, l.network, l.address)
-		if err != nil {
+		l.limits, l.log = lim, s.log.With(zap.String("listener", l.name))
+		l.opener = func(ctx context.Context) (net.Listener, net.Addr, func(), error) {
+			return s.open(ctx, l.name, l.network, l.address)
+		}
+		s.listeners = append(s.listeners, l)
+		if err := l.open(ctx); err != nil && l.network == "unix" {
 			return nil, err
 		}
-		s.listeners = append(s.listeners, listener{newGate(opened, lim), addr, l.name, l.handler(), l.bodyBytes, cleanup})
 	}
 	return s, nil
 }
@@ -176,24 +181,25 @@ func (s *Server) open(ctx context.Context, name, network, address string) (l net
 	}
 }
 
-// Addr returns the address of a listener ("--listen", "--status-listen", "control socket"), nil if there is none:
-// for tests and logs, where port 0 was asked for.
+// Addr returns the address of a listener ("--listen", "--status-listen", "control socket"), nil if there is none or it
+// is not open: for tests and logs, where port 0 was asked for.
 func (s *Server) Addr(name string) net.Addr {
 	for _, l := range s.listeners {
 		if l.name == name {
-			return l.addr
+			return l.where()
 		}
 	}
 	return nil
 }
 
-// Run serves until ctx ends, then gives answers under way a second and closes. It returns nil when ctx ended it.
+// Run serves until ctx ends, then gives answers under way a second and closes. A listener that cannot be opened, or that
+// ends, is opened again meanwhile: nothing that happens to one ends Run, which returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	errs := make(chan error, len(s.listeners))
 	// Requests end when the server does, not before: one that holds a drain would otherwise use up the grace.
 	base, endRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer endRequests()
 	servers := make([]*http.Server, 0, len(s.listeners))
+	var serving sync.WaitGroup
 	for _, l := range s.listeners {
 		srv := &http.Server{
 			Handler:           http.MaxBytesHandler(l.handler, l.bodyBytes),
@@ -204,25 +210,16 @@ func (s *Server) Run(ctx context.Context) error {
 			MaxHeaderBytes:    s.limits.headerBytes,
 			ConnContext:       withPeer,
 			BaseContext:       func(net.Listener) context.Context { return base },
-			// A client's broken TLS or headers are its own affair.
-			ErrorLog: log.New(debugWriter{s.log}, "", 0),
+			ErrorLog:          log.New(httpLog{s.log}, "", 0),
 		}
 		servers = append(servers, srv)
-		serve := func() { errs <- fmt.Errorf("serve %s: %w", l.name, srv.Serve(l)) }
-		go serve()
-		s.log.Info("listening", zap.String("listener", l.name), zap.Stringer("address", l.addr))
+		serving.Go(func() { l.serve(ctx, srv) })
 	}
 
-	var failed error
-	running := len(servers)
-	select {
-	case <-ctx.Done():
-	case failed = <-errs:
-		running--
-	}
+	<-ctx.Done()
 	close(s.done)
 	endRequests()
-	s.follower.close()
+	s.socket.follower.close()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.grace)
 	defer cancel()
 	for _, srv := range servers {
@@ -230,21 +227,16 @@ func (s *Server) Run(ctx context.Context) error {
 			_ = srv.Close() // whoever is left does not read
 		}
 	}
-	for range running {
-		if err := <-errs; !errors.Is(err, http.ErrServerClosed) {
-			failed = errors.Join(failed, err)
-		}
-	}
+	serving.Wait()
 	s.Close()
-	return failed
+	return nil
 }
 
 // Close closes the sockets of a server that is not running. It may be called more than once.
 func (s *Server) Close() {
 	s.closing.Do(func() {
 		for _, l := range s.listeners {
-			_ = l.Close() // closed by Run already
-			l.cleanup()
+			l.shut()
 		}
 	})
 }
@@ -256,6 +248,11 @@ func (s *Server) readiness(h status.Host, d *discovery.Snapshot, r *registrar.Sn
 	var more []status.Check
 	if s.cfg.Checks != nil {
 		more = s.cfg.Checks()
+	}
+	for _, l := range s.listeners {
+		if c, down := l.check(); down {
+			more = append(more, c)
+		}
 	}
 	return status.ReadinessOf(h, s.stream(d), d, r, more...)
 }
@@ -300,10 +297,25 @@ func (s *Server) host() status.Host {
 	return s.cfg.Host()
 }
 
-// debugWriter is where net/http's complaints about clients go.
-type debugWriter struct{ log *zap.Logger }
+// listening reports of each listener, by its key of the configuration, whether clients are answered on it.
+func (s *Server) listening() map[string]bool {
+	up := map[string]bool{}
+	for _, l := range s.listeners {
+		_, down := l.check()
+		up[l.key] = !down
+	}
+	return up
+}
 
-func (w debugWriter) Write(p []byte) (int, error) {
-	w.log.Debug("client", zap.ByteString("message", p))
+// httpLog is where net/http's complaints go. A client's broken TLS or headers are its own affair; a handler that panics
+// is ours.
+type httpLog struct{ log *zap.Logger }
+
+func (w httpLog) Write(p []byte) (int, error) {
+	level := zap.DebugLevel
+	if bytes.HasPrefix(p, []byte("http: panic")) {
+		level = zap.ErrorLevel
+	}
+	w.log.Log(level, "client", zap.ByteString("message", p))
 	return len(p), nil
 }

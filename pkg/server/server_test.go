@@ -13,11 +13,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"berth/pkg/client"
@@ -75,32 +78,85 @@ func TestServer_everyListener(t *testing.T) {
 	}
 }
 
-func TestListen_addressInUse(t *testing.T) {
-	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+// An address that another process has is said everywhere, and keeps nothing else from being served. When it is free the
+// agent listens on it.
+func TestServer_addressInUse(t *testing.T) {
+	for flag, set := range map[string]func(*Config, string){
+		"--listen":        func(c *Config, addr string) { c.Listen, c.StatusListen = addr, "127.0.0.1:0" },
+		"--status-listen": func(c *Config, addr string) { c.Listen, c.StatusListen = "127.0.0.1:0", addr },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var free atomic.Bool
+			network := newPipes()
+			key, other := "listen", "--status-listen"
+			if flag == other {
+				key, other = "status_listen", "--listen"
+			}
+			var a agent
+			a.well()
+			cfg := a.config()
+			set(&cfg, "127.0.0.1:9797")
+			core, logs := observer.New(zap.InfoLevel)
+			cfg.Log = zap.New(core)
+			cfg.Listener = func(ctx context.Context, name, net, address string) (net.Listener, error) {
+				if name == flag && !free.Load() {
+					return nil, fmt.Errorf("bind: %w", syscall.EADDRINUSE)
+				}
+				return network.listen(ctx, name, net, address)
+			}
+			s, err := Listen(t.Context(), cfg)
+			if err != nil {
+				t.Fatalf("%s: %v; want a server without it", flag, err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx) }()
+			time.Sleep(time.Hour)
+			said := func(level zapcore.Level, message string) int {
+				return logs.FilterLevelExact(level).FilterMessage(message).FilterField(zap.String("listener", flag)).Len()
+			}
+			if n := said(zap.ErrorLevel, "clients are not answered, trying again"); n != 1 {
+				t.Errorf("%s: %d errors in the log after an hour; want 1: %v", flag, n, logs.All())
+			}
+			if r := s.Readiness(); !r.Ready || !strings.Contains(r.Text(), "[warn] "+key+": listen on 127.0.0.1:9797 ("+flag+"): bind: address already in use; trying again, for 1h0m0s (free the address") {
+				t.Errorf("%s: ready %v:\n%s", flag, r.Ready, r.Text())
+			}
+			if up := s.listening(); up[key] || len(up) != 2 {
+				t.Errorf("%s: up: %v", flag, up)
+			}
+			if s.Addr(flag) != nil || s.Addr(other) == nil {
+				t.Errorf("%s: listens on %v, the other on %v", flag, s.Addr(flag), s.Addr(other))
+			}
+			free.Store(true)
+			time.Sleep(reopenMost)
+			synctest.Wait()
+			if up := s.listening(); !up[key] || s.Addr(flag) == nil || strings.Contains(s.Readiness().Text(), key) {
+				t.Errorf("%s: free again: up %v:\n%s", flag, up, s.Readiness().Text())
+			}
+			if n := said(zap.InfoLevel, "clients are answered again"); n != 1 {
+				t.Errorf("%s: %d times that it is answered again; want 1", flag, n)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("%s: Run: %v", flag, err)
+			}
+		})
+	}
+}
+
+// The control socket is the agent's own: one that cannot be opened says that another agent runs, or that nobody could ask.
+func TestListen_socketInUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "berth.sock")
+	first, err := listenSocket(t, path, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = taken.Close() }()
-	for flag, set := range map[string]func(*Config, string){
-		"--listen":        func(c *Config, addr string) { c.Listen = addr },
-		"--status-listen": func(c *Config, addr string) { c.Listen, c.StatusListen = "127.0.0.1:0", addr },
-	} {
-		var a agent
-		cfg := a.config()
-		set(&cfg, taken.Addr().String())
-		s, err := Listen(t.Context(), cfg)
-		if err == nil {
-			s.Close()
-			t.Fatalf("%s: got no error", flag)
-		}
-		for _, want := range []string{flag, taken.Addr().String(), "another berth or another program has it"} {
-			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: got %q; want it to contain %q", flag, err, want)
-			}
-		}
-		if !errors.Is(err, syscall.EADDRINUSE) {
-			t.Errorf("%s: got %v; want it to wrap EADDRINUSE", flag, err)
-		}
+	defer first.Close()
+	if s, err := listenSocket(t, path, ""); err == nil {
+		s.Close()
+		t.Error("a second agent listens; want an error")
+	} else if !strings.Contains(err.Error(), "another agent answers on it") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -411,19 +467,98 @@ func TestLocalOnly_otherAddresses(t *testing.T) {
 	}
 }
 
-// A listener that breaks ends Run with its error, and the others with it.
+// A listener that breaks, the control socket included, is opened again, and clients are answered as before.
 func TestServer_Run_listenerBreaks(t *testing.T) {
-	var a agent
-	cfg := a.config()
-	cfg.Listen, cfg.StatusListen = "127.0.0.1:0", "127.0.0.1:0"
-	s, err := Listen(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		var a agent
+		a.well()
+		cfg := a.config()
+		cfg.Listen, cfg.StatusListen, cfg.Socket, cfg.Listener = ":9797", "127.0.0.1:9798", "/run/berth.sock", network.listen
+		core, logs := observer.New(zap.ErrorLevel)
+		cfg.Log = zap.New(core)
+		s, err := Listen(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		synctest.Wait()
+		for i, l := range s.listeners {
+			_ = l.Close()
+			synctest.Wait()
+			if up := s.listening(); up[l.key] || logs.Len() != i+1 {
+				t.Errorf("%s broken: up %v, log %v", l.name, up, logs.All())
+			}
+			time.Sleep(2 * reopenLeast)
+			synctest.Wait()
+			if code, body := exchange(t, network.dial(t, l.address), "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); code != http.StatusOK {
+				t.Errorf("%s: %d %s", l.name, code, body)
+			}
+			if up := s.listening(); !up[l.key] {
+				t.Errorf("%s open again: up %v", l.name, up)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if n := network.listening(); n != 0 {
+			t.Errorf("%d listeners are left open", n)
+		}
+	})
+}
+
+// failing is a listener of which every other accept fails.
+type failing struct {
+	net.Listener
+	accepted int
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	if f.accepted++; f.accepted%2 == 1 {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: f.Addr(), Err: syscall.EMFILE}
 	}
-	_ = s.listeners[1].Close()
-	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--status-listen") {
-		t.Errorf("got %v; want an error that names the listener", err)
-	}
+	return f.Listener.Accept()
+}
+
+// Trouble that comes and goes with every connection does not fill the log.
+func TestServer_Run_acceptFlaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		var a agent
+		a.well()
+		cfg := a.config()
+		cfg.Listen, cfg.Listener = ":9797", network.listen
+		core, logs := observer.New(zap.InfoLevel)
+		cfg.Log = zap.New(core)
+		s, err := Listen(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.listeners[0].Listener = &failing{Listener: s.listeners[0].Listener}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		synctest.Wait()
+		if text := s.Readiness().Text(); !strings.Contains(text, "[warn] listen: accept") || !strings.Contains(text, "LimitNOFILE") {
+			t.Errorf("while it fails:\n%s", text)
+		}
+		for range 600 { // ten minutes
+			conn := network.dial(t, ":9797")
+			exchange(t, conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+			_ = conn.Close()
+			time.Sleep(time.Second)
+		}
+		if n := logs.FilterLevelExact(zap.ErrorLevel).Len(); n < 1 || n > 11 {
+			t.Errorf("%d errors in the log; want about one a minute", n)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
 }
 
 // Long polls do not hold the end of the agent up.

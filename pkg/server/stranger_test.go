@@ -17,13 +17,11 @@ import (
 	"berth/pkg/registrar/ledger"
 	"berth/pkg/status/statustest"
 	"berth/pkg/target"
-	"berth/test/knownfault"
 )
 
 // To follow a group costs calls of AWS, which all hosts of an account share. Whoever may use the control socket may ask for
 // it; the status port answers to every process and every page in a browser of the host, and follows nothing.
 func TestHandlers_followIsTheControlSockets(t *testing.T) {
-	knownfault.Skip(t, "17", "any local process makes AWS calls through the status port")
 	var a agent
 	a.well()
 	s := unserved(t, &a)
@@ -41,7 +39,6 @@ func TestHandlers_followIsTheControlSockets(t *testing.T) {
 
 // A group with an unhealthy target is looked at as often while a stranger asks, every five seconds, as while nobody does.
 func TestHandlers_strangersMakeNoCalls(t *testing.T) {
-	knownfault.Skip(t, "17", "a group is looked at a hundred times as often while somebody asks the status port to follow it")
 	synctest.Test(t, func(t *testing.T) {
 		sim := elbsim.New(elbsim.Config{Region: "eu-central-1", Account: "123456789012", Instance: elbsim.Instance{ID: statustest.Instance}})
 		if _, err := sim.AddGroup(elbsim.Group{Name: "web"}); err != nil {
@@ -88,7 +85,7 @@ func TestHandlers_strangersMakeNoCalls(t *testing.T) {
 			t.Errorf("%d looks in an hour of a stranger's questions, %d without; want no more than chance makes", asked, alone)
 		}
 		s.Close()
-		s.follower.close()
+		s.socket.follower.close()
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("Run: %v", err)
@@ -98,26 +95,32 @@ func TestHandlers_strangersMakeNoCalls(t *testing.T) {
 
 // A page of another site gets nothing of this host: neither an answer nor a slot.
 func TestHandlers_otherSitesAreRefused(t *testing.T) {
-	knownfault.Skip(t, "17", "the status port answers requests that a page of another site has a browser make")
 	var a agent
 	a.well()
 	s := unserved(t, &a)
 	for name, header := range map[string][]string{
 		"by its fetch metadata": {"Sec-Fetch-Site", "cross-site"},
 		"by its origin":         {"Origin", "https://elsewhere.example"},
+		"of another port":       {"Sec-Fetch-Site", "same-site"},
+		"of no origin":          {"Origin", "null"},
 	} {
 		if got := get(t, localOnly("127.0.0.1:9798", s.StatusHandler()), "http://127.0.0.1:9798/v1/status", header...); got.Code != http.StatusForbidden {
 			t.Errorf("%s: got %d; want %d", name, got.Code, http.StatusForbidden)
 		}
 	}
-	if got := get(t, localOnly("127.0.0.1:9798", s.StatusHandler()), "http://127.0.0.1:9798/v1/status", "Sec-Fetch-Site", "same-origin"); got.Code != http.StatusOK {
-		t.Errorf("its own page: got %d; want %d", got.Code, http.StatusOK)
+	for name, header := range map[string][]string{
+		"its own page":  {"Sec-Fetch-Site", "same-origin", "Origin", "http://127.0.0.1:9798"},
+		"typed by hand": {"Sec-Fetch-Site", "none"},
+		"a command":     {},
+	} {
+		if got := get(t, localOnly("127.0.0.1:9798", s.StatusHandler()), "http://127.0.0.1:9798/v1/status", header...); got.Code != http.StatusOK {
+			t.Errorf("%s: got %d; want %d", name, got.Code, http.StatusOK)
+		}
 	}
 }
 
 // Strangers who wait for a change, as many as may, leave room for the commands on the control socket.
 func TestHandlers_longPollsOfStrangers(t *testing.T) {
-	knownfault.Skip(t, "17", "long polls on the status port take the control socket's places")
 	synctest.Test(t, func(t *testing.T) {
 		var a agent
 		a.well()
@@ -125,8 +128,8 @@ func TestHandlers_longPollsOfStrangers(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		revision := s.Status().Revision
 		path := "/v1/status?after=" + revision
-		for range cap(s.polls) {
-			ask(ctx, s, path)
+		for range cap(s.tcp.polls) {
+			ask(ctx, s.StatusHandler(), path)
 		}
 		synctest.Wait()
 		answer := make(chan int, 1)

@@ -39,7 +39,7 @@ func TestExit_usage(t *testing.T) {
 		outcome{2, "nonsense"}, outcome{2, "--nonsense"}, outcome{2, "version nonsense"}, outcome{2, "version --josn"},
 		outcome{2, "run --config bad.yaml"}, outcome{2, "run --config none.yaml"}, outcome{2, "run --config missing.yaml"},
 		outcome{2, "run --log-level loud"}, outcome{2, "run --target-group web"}, outcome{2, "run something"},
-		outcome{1, "run --state-dir DIR/file"}, outcome{1, "run --listen 192.0.2.1:1"},
+		outcome{1, "run --state-dir DIR/file"}, outcome{1, "run --control-socket DIR/file"},
 		outcome{2, "check --offline --config bad.yaml"}, outcome{2, "check something"},
 		outcome{2, "plan --config bad.yaml"}, outcome{1, "plan --config bad.yaml --detailed-exitcode"}, outcome{2, "plan something"},
 		outcome{1, "plan something --detailed-exitcode"},
