@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"berth/internal/logs"
 	"berth/internal/statedir"
@@ -37,6 +38,7 @@ Exit codes: 0 nothing of this region is left of an earlier boot; 1 something is;
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			env.unattended()
 			cfg, wrong := loadConfig(cmd.Flags(), env)
 			if wrong != nil {
 				// What is registered goes, whatever is configured by now: Docker does not wait for a typo to be mended.
@@ -49,7 +51,7 @@ Exit codes: 0 nothing of this region is left of an earlier boot; 1 something is;
 				if errors.Is(wrong, config.ErrNoGroups) {
 					what = "no target group is configured"
 				}
-				fmt.Fprintf(env.stderr, "berth: %s, working from the ledger in %s alone\n", what, cfg.StateDir)
+				env.say(zapcore.WarnLevel, "berth: %s, working from the ledger in %s alone", what, cfg.StateDir)
 			}
 			err := boot(cmd.Context(), cfg, env, host.BootID())
 			if wrong != nil && !errors.Is(wrong, config.ErrNoGroups) {

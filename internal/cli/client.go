@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
 	"berth/pkg/client"
@@ -58,6 +59,14 @@ func (f *agentFlags) client(getenv func(string) string) *client.Client {
 		status = ""
 	}
 	return client.New(cmp.Or(f.socket, cfg.ControlSocket), status)
+}
+
+// sayUnfollowed says once that load balancers are not looked at oftener for this command, where that is so.
+func (env *environment) sayUnfollowed(api *client.Client, said *bool) {
+	if api.Unfollowed() && !*said {
+		*said = true
+		env.say(zapcore.InfoLevel, "berth: the control socket cannot be used: load balancers are looked at on the agent's ordinary schedule alone")
+	}
 }
 
 // display is what is known of where output goes.

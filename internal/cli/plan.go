@@ -147,6 +147,7 @@ func dryly(
 	ctx context.Context, cfg *config.Config, env *environment, log *zap.Logger, timeout time.Duration,
 	use func(ctx context.Context, a *agent.Core, s *registrar.Snapshot, complete bool) error,
 ) error {
+	defer func() { _ = log.Sync() }() // before anything else is printed
 	a, err := agent.NewCore(ctx, agent.Options{Config: cfg, Log: log, BootID: host.BootID(), Engine: env.engine, DryRun: true})
 	if err != nil {
 		return exit(exitOf(err), err)

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"time"
+
+	"go.uber.org/zap/zapcore"
 )
 
 // reporter tells whoever waits how it goes: on a terminal in one line that is overwritten, with the time left; elsewhere
@@ -21,7 +23,7 @@ func (r *reporter) say(about, what string, deadline time.Time) {
 	if !show.tty {
 		if r.said[about] != what {
 			r.said[about] = what
-			fmt.Fprintf(r.env.stderr, "%s: %s\n", about, what)
+			r.env.say(zapcore.InfoLevel, "%s: %s", about, what)
 		}
 		return
 	}

@@ -32,11 +32,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
 
+	"berth/internal/logs"
 	"berth/pkg/config"
 	"berth/pkg/discovery"
 )
@@ -57,6 +61,30 @@ type environment struct {
 	getenv func(string) string
 	engine discovery.Engine // nil: the one behind the configured socket
 	build  Build
+}
+
+// unattended has what a command prints wait for nobody: what units run has its work to do, whoever reads their log, or
+// does no longer. It returns where the log goes. What was printed is written when the command ends, if that takes no more
+// than a second.
+func (env *environment) unattended() *logs.Writer {
+	signal.Ignore(syscall.SIGPIPE) // a reader that has gone ends nothing
+	log := logs.NewWriter(env.stderr)
+	env.stdout, env.stderr = logs.NewWriter(env.stdout), log
+	return log
+}
+
+// flush waits until what was printed is written.
+func (env *environment) flush() {
+	for _, w := range []io.Writer{env.stdout, env.stderr} {
+		if own, ok := w.(*logs.Writer); ok {
+			_ = own.Sync() // there is nobody left to be told
+		}
+	}
+}
+
+// say prints a line about how it goes, at its level in systemd's journal.
+func (env *environment) say(l zapcore.Level, format string, args ...any) {
+	fmt.Fprintf(logs.Lines(env.stderr, l), format+"\n", args...)
 }
 
 // exitError ends the program with a code of its own. A nil err prints nothing more.
@@ -91,13 +119,19 @@ type Build struct {
 
 // Main runs the command line of this process until it is done or ctx ends, and returns the exit code.
 func Main(ctx context.Context, args []string, b Build) int {
-	return execute(ctx, args, &environment{
-		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, build: b,
-	})
+	return execute(ctx, args, process(b))
+}
+
+// process is the environment of this process.
+func process(b Build) *environment {
+	return &environment{
+		stdin: os.Stdin, stdout: logs.Lines(os.Stdout, zapcore.InfoLevel), stderr: os.Stderr, getenv: os.Getenv, build: b,
+	}
 }
 
 // execute is Main without the process, for tests.
 func execute(ctx context.Context, args []string, env *environment) int {
+	defer env.flush()
 	root := newRootCommand(env)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -106,11 +140,11 @@ func execute(ctx context.Context, args []string, env *environment) int {
 	}
 	var coded *exitError
 	if !errors.As(err, &coded) { // what cobra itself refuses is the command line
-		fmt.Fprintf(env.stderr, "berth: %s\nsee: %s --help\n", strings.TrimSpace(err.Error()), cmd.CommandPath())
+		env.say(zapcore.ErrorLevel, "berth: %s\nsee: %s --help", strings.TrimSpace(err.Error()), cmd.CommandPath())
 		return usageCode(cmd, args)
 	}
 	if coded.err != nil {
-		fmt.Fprintf(env.stderr, "berth: %v\n", err)
+		env.say(zapcore.ErrorLevel, "berth: %v", err)
 	}
 	return coded.code
 }

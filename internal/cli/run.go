@@ -80,17 +80,18 @@ func loadConfig(flags *pflag.FlagSet, env *environment) (*config.Config, error) 
 
 // runAgent runs the daemon until ctx ends, and returns an error that carries the exit code.
 func runAgent(ctx context.Context, read func() (*config.Config, error), dry bool, env *environment) error {
+	out := env.unattended()
 	cfg, err := read()
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	log, level, err := logs.New(env.stderr, cfg.Log.Level, cfg.Log.Format)
+	log, level, err := logs.New(out, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	defer func() { _ = log.Sync() }() // a terminal cannot be synced
 	a, err := agent.New(ctx, agent.Options{
 		Config: cfg, Read: read, Log: log, Level: level, Build: env.build.info(), DryRun: dry, BootID: host.BootID(), Engine: env.engine,
+		LogDropped: out.Dropped,
 	})
 	if err != nil {
 		return exit(exitOf(err), err)

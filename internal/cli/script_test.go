@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +20,8 @@ import (
 
 	"berth/internal/elbsim"
 	"berth/pkg/discovery/enginetest"
+	"berth/pkg/status"
+	"berth/pkg/target"
 	"berth/test/agenttest"
 )
 
@@ -26,7 +30,7 @@ const asBerth = "BERTH_TEST_IS_BERTH"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asBerth) != "" {
-		os.Exit(execute(context.Background(), os.Args[1:], &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, build: testBuild}))
+		os.Exit(execute(context.Background(), os.Args[1:], process(testBuild)))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -159,6 +163,35 @@ func serveDocker(env *testscript.Env, h *scriptHost, socket string) error {
 	go func() { _ = srv.Serve(l) }()
 	env.Defer(func() { _ = srv.Close() })
 	return nil
+}
+
+// Whoever may not use the control socket waits over the status address, and is told that nothing is looked at oftener for it.
+func TestWait_overStatusAddress(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to run a command as somebody else")
+	}
+	dir := agenttest.ShortDir(t)
+	socket := filepath.Join(dir, "c.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	if err := os.Chmod(socket, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		run := target.Run{ID: strings.Repeat("a", 64), Name: "web-1", StartedAt: time.Now()}
+		_ = json.NewEncoder(w).Encode(status.V1{
+			API: "v1", At: time.Now(), Seq: 1, Connected: true, Rows: []status.Row{{Run: run, Group: "web", State: status.Healthy, Why: "it passes"}},
+		})
+	}))
+	t.Cleanup(srv.Close)
+	env := []string{"BERTH_CONTROL_SOCKET=" + socket, "BERTH_STATUS_LISTEN=" + srv.Listener.Addr().String()}
+	code, out := runAsNobody(t, strangersProgram(t, dir), env, "wait", "web-1")
+	if code != 0 || strings.Count(out, "ordinary schedule") != 1 || !strings.Contains(out, "web-1: healthy in web") {
+		t.Errorf("berth wait = %d, %q; want 0, and what it could not have", code, out)
+	}
 }
 
 // Every command that needs the agent says so where its socket may not be used, and exits with 5.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"berth/internal/logs"
 	"berth/internal/statedir"
@@ -62,6 +63,7 @@ Exit codes: 0 the load balancers have let go, or the system is not stopping; 1 s
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			env.unattended()
 			return coded(c.run(cmd.Context()))
 		},
 	}
@@ -105,7 +107,7 @@ func (c *shutdownDrain) run(ctx context.Context) error {
 	if err == nil || errors.As(err, &done) || ctx.Err() != nil {
 		return err
 	}
-	fmt.Fprintf(c.env.stderr, "berth: %v; working from the ledger\n", err)
+	c.env.say(zapcore.WarnLevel, "berth: %v; working from the ledger", err)
 	return c.byLedger(ctx, cfg, latest)
 }
 

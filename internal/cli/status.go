@@ -51,7 +51,7 @@ unknown; 5 the agent does not answer.`,
 	}
 	c.agent.add(cmd)
 	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print JSON (docs/http.md describes it); with --watch one line a change")
-	cmd.Flags().BoolVarP(&c.watch, "watch", "w", false, "keep showing it as it changes; the load balancer is looked at often meanwhile")
+	cmd.Flags().BoolVarP(&c.watch, "watch", "w", false, "keep showing it as it changes; over the control socket, the load balancer is looked at often meanwhile")
 	cmd.Flags().BoolVarP(&c.all, "all", "a", false, "also show containers that are left alone")
 	return cmd
 }
@@ -77,7 +77,7 @@ func (c *statusCommand) run(ctx context.Context, refs []string) error {
 func (c *statusCommand) follow(ctx context.Context, api *client.Client, refs []string) error {
 	show := displayOf(c.env.stdout, c.env.getenv)
 	query := client.StatusQuery{Follow: []string{"*"}}
-	answered, lost := false, false
+	answered, lost, unfollowed := false, false, false
 	for {
 		s, err := api.Status(ctx, query)
 		switch {
@@ -91,6 +91,7 @@ func (c *statusCommand) follow(ctx context.Context, api *client.Client, refs []s
 			}
 			lost, query.After = true, ""
 		default:
+			c.env.sayUnfollowed(api, &unfollowed)
 			if err := c.redraw(show, s, refs, !answered || s.Revision != query.After); err != nil {
 				return err
 			}

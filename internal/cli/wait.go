@@ -123,9 +123,9 @@ func newWaitCommand(env *environment) *cobra.Command {
   healthy     it passes the load balancer's health checks
   drained     the load balancer has let go of it: nothing is registered and its open requests have ended
 
-The load balancer is asked often meanwhile. Exit codes: 0 reached; 1 the time is over (the last reason is printed);
-2 bad usage; 4 it can never be reached: the container asks for no target group, asks for what cannot be done, or does
-not exist; 5 the agent does not answer.`,
+The load balancer is asked often meanwhile, if the control socket can be used. Exit codes: 0 reached; 1 the time is over
+(the last reason is printed); 2 bad usage; 4 it can never be reached: the container asks for no target group, asks for
+what cannot be done, or does not exist; 5 the agent does not answer.`,
 		Args:              needArgs("at least one container", 0),
 		ValidArgsFunction: completeContainers(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -173,7 +173,7 @@ func (c *waitCommand) run(ctx context.Context, refs []string) error {
 func (c *waitCommand) poll(ctx context.Context, api *client.Client) error {
 	var query client.StatusQuery
 	deadline, _ := ctx.Deadline()
-	answered := false
+	answered, unfollowed := false, false
 	for {
 		s, err := api.Status(ctx, query)
 		switch {
@@ -187,6 +187,8 @@ func (c *waitCommand) poll(ctx context.Context, api *client.Client) error {
 			c.report.say("agent", "the agent does not answer; trying again: "+err.Error(), deadline)
 		default:
 			answered = true
+			c.report.clear()
+			c.env.sayUnfollowed(api, &unfollowed)
 			c.report.forget("agent")
 			done, next, err := c.judgeAll(&s, deadline)
 			if done || err != nil {

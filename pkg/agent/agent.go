@@ -17,8 +17,8 @@ type Agent struct {
 	server *server.Server
 }
 
-// New makes an agent and opens its sockets. The caller must call Run or Close. Its errors are those of NewCore, or say
-// which socket cannot be opened.
+// New makes an agent and opens its sockets. The caller must call Run or Close. Its errors are those of NewCore, or say why
+// the control socket cannot be opened.
 func New(ctx context.Context, o Options) (*Agent, error) {
 	core, err := NewCore(ctx, o)
 	if err != nil {
@@ -59,11 +59,11 @@ func (a *Agent) listen(ctx context.Context) (*server.Server, error) {
 		Registrar: a.registrar.Snapshot,
 		Follow:    a.registrar.Follow,
 		Host:      a.Core.Host,
-		ReloadErr: a.refusedReload,
-		Checks:    a.checks,
-		Control:   a.controlHandler(),
-		Loops:     []server.Loop{{Name: "watcher", Beat: a.watcher.Turned}, {Name: "registrar", Beat: a.registrar.Turned}},
-		Log:       a.log,
+		ReloadErr: a.refusedReload, LogDropped: a.o.LogDropped,
+		Checks:  a.checks,
+		Control: a.controlHandler(),
+		Loops:   []server.Loop{{Name: "watcher", Beat: a.watcher.Turned}, {Name: "registrar", Beat: a.registrar.Turned}},
+		Log:     a.log,
 	})
 }
 

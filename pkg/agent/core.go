@@ -52,6 +52,8 @@ type Options struct {
 	Log   *zap.Logger
 	Level zap.AtomicLevel // of Log; a reload sets it
 	Build status.Build
+	// LogDropped returns how many lines of Log were dropped; nil: that is not known.
+	LogDropped func() uint64
 	// DryRun changes nothing: neither AWS nor the state directory.
 	DryRun bool
 	// BootID is the kernel's id of this boot; empty: it is not known.

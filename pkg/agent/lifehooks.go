@@ -157,6 +157,17 @@ func (h *hooks) hookFailed(ctx context.Context, err error) {
 	}
 }
 
+// beaten logs a heartbeat if it went otherwise than the last one.
+func (h *hooks) beaten(ctx context.Context, last, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case err == nil && last != nil:
+		h.log.Info("lifecycle hook is kept waiting again")
+	case err != nil && (last == nil || host.CodeOf(err) != host.CodeOf(last)):
+		h.log.Error("lifecycle hook is left to its timeout, trying again", zap.Error(err))
+	}
+}
+
 // letGo returns when the host's targets are gone and settled, or drain.max_wait is over, or ctx is. Meanwhile the hook is
 // kept waiting.
 func (h *hooks) letGo(ctx context.Context, hook *host.Hook) {
@@ -173,8 +184,11 @@ func (h *hooks) letGo(ctx context.Context, hook *host.Hook) {
 	beating, cancel := context.WithCancel(ctx)
 	defer cancel()
 	beats.Go(func() {
+		var last error
 		for {
-			h.hookFailed(beating, hook.Heartbeat(beating))
+			err := hook.Heartbeat(beating)
+			h.beaten(beating, last, err)
+			last = err
 			select {
 			case <-beat.C:
 			case <-beating.Done():

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,7 +11,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	"github.com/aws/smithy-go"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"berth/internal/latest"
 	"berth/pkg/discovery"
@@ -31,14 +35,16 @@ type hookFixture struct {
 	board   latest.Value[registrar.Snapshot]
 	notices latest.Value[host.Snapshot]
 	views   atomic.Int64 // how often the status was built
+	logs    *observer.ObservedLogs
 	seq     uint64
 	begun   time.Time
 
 	mu        sync.Mutex // guards all below
 	required  []string
-	followed  int             // groups that are looked at often
-	beats     int             // heartbeats
-	completed []time.Duration // after the beginning
+	followed  int               // groups that are looked at often
+	beats     int               // heartbeats
+	beatErr   func(n int) error // of heartbeat n; nil: none
+	completed []time.Duration   // after the beginning
 }
 
 // RecordLifecycleActionHeartbeat counts.
@@ -46,6 +52,11 @@ func (f *hookFixture) RecordLifecycleActionHeartbeat(context.Context, *autoscali
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.beats++
+	if f.beatErr != nil {
+		if err := f.beatErr(f.beats); err != nil {
+			return nil, err
+		}
+	}
 	return &autoscaling.RecordLifecycleActionHeartbeatOutput{}, nil
 }
 
@@ -70,6 +81,8 @@ func (f *hookFixture) DescribeLifecycleHooks(context.Context, *autoscaling.Descr
 // newHookFixture runs the hooks of that name, with group web required, until the test ends.
 func newHookFixture(t *testing.T, terminate, launch string) *hookFixture {
 	f := &hookFixture{T: t, begun: time.Now(), required: []string{"web"}}
+	var core zapcore.Core
+	core, f.logs = observer.New(zap.InfoLevel)
 	f.notice("")
 	h := &hooks{
 		notices: f.notices.Get,
@@ -96,7 +109,7 @@ func newHookFixture(t *testing.T, terminate, launch string) *hookFixture {
 			return &host.Hook{API: f, Log: zap.NewNop(), Instance: statustest.Instance, Transition: transition, Group: "web-asg", Name: name}, nil
 		},
 		maxWait: func() time.Duration { return 5 * time.Minute }, heartbeat: time.Minute,
-		terminate: terminate, launch: launch, log: zap.NewNop(),
+		terminate: terminate, launch: launch, log: zap.New(core),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -172,6 +185,34 @@ func hookTarget(phase ledger.Phase, health string) registrar.TargetStatus {
 		ts.Wants = []target.Want{hookWant}
 	}
 	return ts
+}
+
+// Heartbeats that fail all the time are logged when that begins, when it changes, and when it ends: each text names another
+// request.
+func TestTerminateHook_heartbeatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newHookFixture(t, "going", "")
+		f.want([]target.Want{hookWant})
+		f.act(registrar.StateOK, hookTarget(ledger.Registered, "healthy"))
+		f.beatErr = func(n int) error {
+			switch {
+			case n <= 2:
+				return &smithy.GenericAPIError{Code: "AccessDenied", Message: fmt.Sprintf("request %d", n)}
+			case n <= 4:
+				return &smithy.GenericAPIError{Code: "ValidationError", Message: fmt.Sprintf("request %d", n)}
+			}
+			return nil
+		}
+		f.notice("Terminated")
+		time.Sleep(4*time.Minute + time.Second) // one at the notice, one each minute
+		synctest.Wait()
+		if n := f.logs.FilterMessage("lifecycle hook is left to its timeout, trying again").Len(); n != 2 {
+			t.Errorf("%d errors; want one of each: %v", n, f.logs.All())
+		}
+		if n := f.logs.FilterMessage("lifecycle hook is kept waiting again").Len(); n != 1 {
+			t.Errorf("%d times that it is kept waiting again; want 1: %v", n, f.logs.All())
+		}
+	})
 }
 
 // The terminate hook is completed the moment that the load balancers have settled. Until then the status is built once for

@@ -10,7 +10,6 @@ import (
 	"berth/internal/logs"
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
-	"berth/test/knownfault"
 )
 
 // stuck is a standard error that nobody reads any more, from when it hangs until hang is closed.
@@ -28,7 +27,6 @@ func (w *stuck) Write(b []byte) (int, error) {
 
 // A log that cannot be written holds nothing up: each container that is told to stop goes at once.
 func TestLogger_blockedHoldsNoRemovalUp(t *testing.T) {
-	knownfault.Skip(t, "13", "a blocked standard error stops all removals")
 	synctest.Test(t, func(t *testing.T) {
 		out := &stuck{hang: make(chan struct{})}
 		log, _, err := logs.New(out, "info", "json")

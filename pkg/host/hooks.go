@@ -149,6 +149,16 @@ func (h *Hook) retry(ctx context.Context, f func(context.Context) error) error {
 	}
 }
 
+// CodeOf is AWS's code of an error, which stays the same when it happens again: its text names the request. It is empty
+// where AWS has not answered.
+func CodeOf(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
 // hopeless reports whether trying again within a minute is of no use.
 func hopeless(err error) bool {
 	var api smithy.APIError

@@ -138,9 +138,16 @@ type Notices struct {
 	disabled                          bool
 
 	snapshot atomic.Pointer[published]
-	mu       sync.Mutex         // guards failing, and the replacement of snapshot
+	mu       sync.Mutex         // guards what follows, and the replacement of snapshot
 	failing  map[string]trouble // what cannot be read, and why
+	said     time.Time          // when the trouble that is in the log began; zero: none is
+	flapping bool               // it comes and goes
+	calm     time.Time          // since when all is answered; of use while nothing fails
 }
+
+// calmFor is how long everything has to be answered after a service that failed now and then: that is one trouble, and
+// not one each time.
+const calmFor = 30 * time.Second
 
 type published struct {
 	Snapshot
@@ -213,24 +220,36 @@ func (n *Notices) changeLocked(f func(*Snapshot)) {
 }
 
 // outcome records whether a question was answered. However many questions fail, and however often, it is logged when
-// the first one fails and when none does any more.
+// the first one fails and when none does any more; if that comes and goes, once, and when none has failed for calmFor.
+// Questions are asked every few seconds, so that it hears of that.
 func (n *Notices) outcome(question string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if err == nil && len(n.failing) == 0 && n.flapping && time.Since(n.calm) >= calmFor {
+		n.answersAgain()
+	}
 	if _, failed := n.failing[question]; failed == (err != nil) {
 		return
 	}
 	if err != nil {
 		t := troubleOf(question, err)
 		n.failing[question] = t
-		if len(n.failing) == 1 {
+		if n.said.IsZero() {
+			n.said, n.flapping = time.Now(), time.Since(n.calm) < calmFor
+			message := "waiting for the instance metadata service"
+			if n.flapping {
+				message = "the instance metadata service answers now and then"
+			}
 			text, change := describe([]trouble{t})
-			n.log.Warn("waiting for the instance metadata service", zap.String("error", text), zap.String("change", change))
+			n.log.Warn(message, zap.String("error", text), zap.String("change", change))
 		}
 	} else {
 		delete(n.failing, question)
 		if len(n.failing) == 0 {
-			n.log.Info("the instance metadata service answers again", zap.Duration("after", time.Since(n.snapshot.Load().Since)))
+			n.calm = time.Now()
+			if !n.flapping {
+				n.answersAgain()
+			}
 		}
 	}
 	n.changeLocked(func(s *Snapshot) {
@@ -240,4 +259,10 @@ func (n *Notices) outcome(question string, err error) {
 		}
 		s.Waiting, s.Change = waiting, change
 	})
+}
+
+// answersAgain logs the end of the trouble. mu is held.
+func (n *Notices) answersAgain() {
+	n.log.Info("the instance metadata service answers again", zap.Duration("after", n.calm.Sub(n.said)))
+	n.said, n.flapping = time.Time{}, false
 }

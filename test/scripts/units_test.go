@@ -35,10 +35,10 @@ func TestUnits(t *testing.T) {
 		"berth.service": {
 			"Type": "notify", "User": "berth", "SupplementaryGroups": "docker", "StateDirectory": "berth", "RuntimeDirectory": "berth",
 			"Restart": "on-failure", "RestartSec": "10", "StartLimitIntervalSec": "0", "ExecStart": "/usr/bin/berth run",
-			"ExecReload": "/usr/bin/berth reload", "WatchdogSec": "30",
+			"ExecReload": "/usr/bin/berth reload", "WatchdogSec": "30", "SyslogLevel": "err",
 		},
-		"berth-boot.service":  {"Type": "oneshot", "User": "berth", "TimeoutStartSec": "15"},
-		"berth-drain.service": {"Type": "oneshot", "User": "berth", "RemainAfterExit": "yes", "RefuseManualStop": "yes", "ExecStop": "/usr/bin/berth shutdown-drain"},
+		"berth-boot.service":  {"Type": "oneshot", "User": "berth", "TimeoutStartSec": "15", "SyslogLevel": "err"},
+		"berth-drain.service": {"Type": "oneshot", "User": "berth", "RemainAfterExit": "yes", "RefuseManualStop": "yes", "ExecStop": "/usr/bin/berth shutdown-drain", "SyslogLevel": "err"},
 	} {
 		u := unit(t, name)
 		for key, want := range directives {
