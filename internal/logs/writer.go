@@ -56,7 +56,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	w.pending = append(w.pending, p...)
 	if w.done == nil {
 		w.done = make(chan struct{})
-		go w.drain(w.done)
+		go w.drain(w.done) //mutant:waits-for-the-log
 	}
 	return len(p), nil
 }

@@ -37,6 +37,7 @@ var weights = []struct {
 	{1, []string{"aws lost", "aws fails", "aws throttles", "by hand", "withhold", "publish all"}},
 	{2, []string{"aws late", "aws well", "late and stopped", "stopped in the queue", "stopped when throttled", "removed when throttled"}},
 	{1, []string{"aws refuses", "refused and drained", "misname", "misname and restart", "name well"}},
+	{1, []string{"log hangs", "log goes on"}},
 }
 
 var (
@@ -168,6 +169,10 @@ func (w *world) do(a action) {
 	case "cut", "tamper", "straight", "fail inspects", "fail list", "hang inspect", "heal", "up", "restart agent",
 		"restart agent, drains unread", "withhold", "publish all", "misname", "misname and restart", "name well":
 		w.misbehave(a.what, id)
+	case "log hangs":
+		w.stderr.hang()
+	case "log goes on":
+		w.stderr.goOn()
 	case "drain":
 		w.drain(id)
 	case "drain name":

@@ -75,6 +75,8 @@ var mutants = map[string]string{
 
 	// A removal has a head start of a minute, as if nobody waited longer than that while AWS throttles.
 	"removal-waits-its-turn": `lead = map[Class]time.Duration{ClassDeregister: time.Minute, ClassRegister: 30 * time.Second}[c]`,
+	// Whoever logs waits until it is written. Nobody reads it.
+	"waits-for-the-log": `w.mu.Unlock(); w.drain(w.done); w.mu.Lock()`,
 
 	// A target that drains is still listed by DescribeTargetHealth, but serves nobody.
 	"counts-draining-as-present": `return !s.Absent()`,

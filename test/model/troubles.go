@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing/synctest"
 	"time"
@@ -197,6 +198,39 @@ func (w *world) found(service string) bool {
 	return slices.ContainsFunc(s.Groups, func(g registrar.GroupStatus) bool {
 		return g.ARN != "" && g.Name == service && slices.Contains(g.Keys, service)
 	})
+}
+
+// stderr is where the agent's log goes. While it hangs nobody reads it, which keeps the agent from nothing.
+type stderr struct {
+	mu   sync.Mutex    // guards hung
+	hung chan struct{} // closed when it goes on; nil: it does not hang
+}
+
+func (s *stderr) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	hung := s.hung
+	s.mu.Unlock()
+	if hung != nil {
+		<-hung
+	}
+	return len(p), nil
+}
+
+func (s *stderr) hang() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hung == nil {
+		s.hung = make(chan struct{})
+	}
+}
+
+func (s *stderr) goOn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hung != nil {
+		close(s.hung)
+		s.hung = nil
+	}
 }
 
 func laterOf(a, b time.Time) time.Time {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
+	"berth/internal/logs"
 	"berth/pkg/agent"
 	"berth/pkg/config"
 	"berth/pkg/discovery"
@@ -69,6 +70,7 @@ type world struct {
 	rand    *rand.Rand
 	stop    func()
 	agent   *agent.Core
+	stderr  stderr
 
 	mu       sync.Mutex          // guards all below: calls come from the registrar's goroutines
 	snapshot *discovery.Snapshot // what the agent's watcher published last; nil: nothing yet
@@ -179,6 +181,11 @@ func (w *world) agentOptions() agent.Options {
 		cfg.Groups = w.groups()
 		return &cfg, nil
 	}
+	log, level, err := logs.New(&w.stderr, "info", "json")
+	if err != nil {
+		panic(err) //nolint:forbidigo // nothing of it depends on the life
+	}
+	o.Log, o.Level = log, level
 	return o
 }
 
@@ -228,6 +235,7 @@ func (w *world) start() {
 		panic(err) //nolint:forbidigo // nothing of the options depends on the life
 	}
 	w.agent, w.stop = core, func() {
+		w.stderr.goOn() // the next process has another
 		if err := stop(); err != nil {
 			w.mu.Lock()
 			defer w.mu.Unlock()
