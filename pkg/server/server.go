@@ -312,10 +312,10 @@ func (s *Server) listening() map[string]bool {
 type httpLog struct{ log *zap.Logger }
 
 func (w httpLog) Write(p []byte) (int, error) {
-	level := zap.DebugLevel
 	if bytes.HasPrefix(p, []byte("http: panic")) {
-		level = zap.ErrorLevel
+		w.log.Error("a request ended in a panic", zap.ByteString("message", p))
+	} else {
+		w.log.Debug("client", zap.ByteString("message", p))
 	}
-	w.log.Log(level, "client", zap.ByteString("message", p))
 	return len(p), nil
 }

@@ -561,6 +561,46 @@ func TestServer_Run_acceptFlaps(t *testing.T) {
 	})
 }
 
+// A handler that panics ends its own request, and is said.
+func TestServer_Run_handlerPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newPipes()
+		var a agent
+		a.well()
+		cfg := a.config()
+		cfg.Socket, cfg.Listener = "/run/berth.sock", network.listen
+		cfg.Control = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("told to panic") })
+		core, logs := observer.New(zap.InfoLevel)
+		cfg.Log = zap.New(core)
+		s, err := Listen(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		conn := network.dial(t, cfg.Socket)
+		if _, err := io.WriteString(conn, "POST /v1/reload HTTP/1.1\r\nHost: berth\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("got %v; want the connection closed", err)
+		}
+		synctest.Wait()
+		said := logs.FilterLevelExact(zap.ErrorLevel).All()
+		if len(said) != 1 || !strings.Contains(fmt.Sprintf("%s", said[0].ContextMap()["message"]), "told to panic") {
+			t.Errorf("errors in the log: %v; want the panic", said)
+		}
+		if code, _ := exchange(t, network.dial(t, cfg.Socket), "GET /readyz HTTP/1.1\r\nHost: berth\r\nConnection: close\r\n\r\n"); code != http.StatusOK {
+			t.Errorf("afterwards: %d", code)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
 // Long polls do not hold the end of the agent up.
 func TestServer_Run_endsWithLongPoll(t *testing.T) {
 	a := agent{taken: make(chan struct{}, 1)}
