@@ -158,6 +158,7 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 	if err != nil {
 		return exit(exitFailure, err)
 	}
+	defer func() { _ = log.Sync() }() // before the last words
 	kept, err := ledger.Open(cfg.StateDir, host.BootID(), ledger.Options{Log: log})
 	if err != nil {
 		// An agent that hangs holds it, or the disk does not let itself be written. What is on it can be read.

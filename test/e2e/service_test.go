@@ -286,8 +286,35 @@ func watchdog(t *testing.T, w *world, served target.Target) {
 			t.Errorf("the journal has no watchdog's timeout:\n%s", said)
 		}
 		w.looked(t)
+		lastWords(t, w)
 	})
 	w.run(t, "rm -r /run/systemd/system/berth.service.d && systemctl daemon-reload && systemctl restart berth")
+	w.looked(t)
+}
+
+// lastWords has the agent write down what each goroutine does and end, as the watchdog has, and a panic does. In the journal
+// that is an error, and nothing that the agent says in good health is one.
+func lastWords(t *testing.T, w *world) {
+	before := w.property(t, "berth", "MainPID")
+	w.run(t, "systemctl kill --signal=ABRT --kill-who=main berth")
+	harness.Eventually(t, harness.Patience, "another agent runs", func() error {
+		if pid, state := w.property(t, "berth", "MainPID"), w.property(t, "berth", "ActiveState"); pid == before || pid == "0" || state != "active" {
+			return fmt.Errorf("pid %s (before: %s), %s", pid, before, state)
+		}
+		return nil
+	})
+	errs := w.run(t, "journalctl -b -u berth -p err -o cat --no-pager")
+	for _, want := range []string{"SIGABRT: abort", "goroutine "} {
+		if !strings.Contains(errs, want) {
+			t.Errorf("the journal has no error %q:\n%s", want, errs)
+		}
+	}
+	if strings.Contains(errs, `"level":"info"`) || strings.Contains(errs, `"level":"warn"`) {
+		t.Errorf("the journal takes for errors:\n%s", errs)
+	}
+	if infos := w.run(t, "journalctl -b -u berth -p info..info -o cat --no-pager"); !strings.Contains(infos, `{"level":"info"`) {
+		t.Errorf("the journal has nothing of level info:\n%s", infos)
+	}
 	w.looked(t)
 }
 
