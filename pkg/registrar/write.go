@@ -79,7 +79,8 @@ func (r *reconciler) register(ctx context.Context, permit *pacer.Permit, targets
 			continue
 		}
 		s := r.have[t]
-		s.Phase, s.Run, s.Since = ledger.Intended, claimant(r.want[t]), time.Now() // another's, if that has changed meanwhile
+		// The run is another one's, if that has changed meanwhile.
+		s.Phase, s.Run, s.Since = ledger.Intended, claimant(r.want[t]), time.Now() //mutant:plans-before-permit/run
 		s.Health, s.Reason, s.Description, s.Settled, s.Found = "", "", "", false, false
 		r.learn(t, s)
 		delete(r.unclaimed, t)

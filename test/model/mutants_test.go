@@ -57,6 +57,7 @@ var mutants = map[string]string{
 	                             	ok = false
 	                             }`,
 	"plans-before-permit/send": `if ctx.Err() != nil {`,
+	"plans-before-permit/run":  `s.Phase, s.Run, s.Since = ledger.Intended, entries[i].Run, time.Now()`,
 
 	// A container that is stopping still runs: the next inspection takes that for a container that survived its signal.
 	"revives-stopping-container": `if _, ok := s.survivedAt(d); !ok {`,
@@ -75,6 +76,7 @@ var mutants = map[string]string{
 
 	// A removal has a head start of a minute, as if nobody waited longer than that while AWS throttles.
 	"removal-waits-its-turn": `lead = map[Class]time.Duration{ClassDeregister: time.Minute, ClassRegister: 30 * time.Second}[c]`,
+
 	// Whoever logs waits until it is written. Nobody reads it.
 	"waits-for-the-log": `w.mu.Unlock(); w.drain(w.done); w.mu.Lock()`,
 
