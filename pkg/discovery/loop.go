@@ -33,6 +33,7 @@ type state struct {
 	instance   string
 	stream     Stream
 	connected  bool      // the stream has been open before
+	flapping   bool      // one short stream after another: it has been said
 	pastUntil  time.Time // the stream still tells what happened before it was opened
 
 	complete bool // enough was known once to say what is wanted
@@ -235,7 +236,11 @@ func (s *state) streamed(e streamEvent) {
 			s.stream.Reconnects++
 			s.w.metrics.reconnects.Inc()
 		}
-		s.w.log.Info("watching docker", zap.String("engine", e.info.Name+" "+e.info.Version), zap.String("api_version", e.info.APIVersion))
+		level := zap.InfoLevel
+		if s.flapping {
+			level = zap.DebugLevel
+		}
+		s.w.log.Log(level, "watching docker", zap.String("engine", e.info.Name+" "+e.info.Version), zap.String("api_version", e.info.APIVersion))
 		s.connected = true
 		s.stream = Stream{
 			Up: true, Since: s.now(), Reconnects: s.stream.Reconnects,
@@ -253,7 +258,11 @@ func (s *state) streamed(e streamEvent) {
 		s.w.metrics.connectFails.Inc()
 		text := e.err.Error()
 		if s.stream.Up || s.stream.Err != text {
-			s.w.log.Warn("docker's event stream is down, what is known stays", zap.Error(e.err))
+			level := zap.WarnLevel
+			if s.flapping = e.again; e.again {
+				level = zap.DebugLevel
+			}
+			s.w.log.Log(level, "docker's event stream is down, what is known stays", zap.Error(e.err))
 			if s.stream.Up {
 				s.stream.Since = s.now()
 			}

@@ -25,6 +25,7 @@ type streamEvent struct {
 	info  EngineInfo
 	past  bool // of streamUp: what has happened before has been told already
 	err   error
+	again bool // of streamDown: one short stream after another, which has been said
 }
 
 // sinceSlack is how far before the last event a new stream begins. Docker answers a request before it subscribes, so
@@ -32,12 +33,51 @@ type streamEvent struct {
 // of order. What is repeated is recognised.
 const sinceSlack = 2 * time.Second
 
-// stable is how long a stream has to live for the next one to be opened quickly.
-const stable = 30 * time.Second
+// stable is how long a stream has to live for the next one to be opened as soon as can be. Whatever ends streams sooner is
+// asked for a list each time, and therefore a little later each time, by nearMax at most.
+const stable = 5 * time.Second
 
-// nearMax bounds the wait while connecting fails at once and costs nobody anything: the socket is missing, nobody
-// listens, or systemd says that the engine is stopped. An engine that comes back is noticed soon.
+// nearMax bounds the wait after a stream that had opened, and while connecting fails at once and costs nobody anything: the
+// socket is missing, nobody listens, or systemd says that the engine is stopped. An engine that comes back is noticed soon.
 const nearMax = 2 * time.Second
+
+// manyShort is how many short streams in a row are each worth a line in the log.
+const manyShort = 3
+
+// reopening is how long to wait before the next stream.
+type reopening struct {
+	least, most time.Duration
+	refused     int // failures to open, in a row
+	brief       int // streams that opened and soon ended, in a row
+}
+
+// after returns the wait after a session. A stream that opened ends the back-off of those that did not: its end is no failure
+// to open.
+func (r *reopening) after(end ended) time.Duration {
+	var known *EngineError
+	most := r.most
+	if !end.opened.IsZero() || errors.As(end.err, &known) && !errors.Is(end.err, errors.ErrUnsupported) {
+		most = min(nearMax, most)
+	}
+	n := r.refused
+	switch {
+	case end.opened.IsZero():
+		r.refused++
+	case time.Since(end.opened) >= stable:
+		r.refused, r.brief, n = 0, 0, 0
+	default:
+		n = r.brief
+		r.refused, r.brief = 0, r.brief+1
+	}
+	return backoff.Delay(r.least, n, most)
+}
+
+// ended is a session that is over.
+type ended struct {
+	opened time.Time // when the stream was open; zero: it never was
+	last   time.Time // of the last event, as Docker counts it
+	err    error     // why it ended
+}
 
 // errSwallowed ends a stream that is open and silent though something happened.
 var errSwallowed = errors.New("the stream has swallowed an event")
@@ -55,38 +95,28 @@ func (w *Watcher) streams(ctx context.Context) {
 	// The first stream goes back as far as a stop signal counts: a container may have been told to stop while no agent
 	// was watching. Docker remembers 256 events at most.
 	since := time.Now().Add(-w.opts.Timing.StopSurvivor)
-	for failures := 0; ; failures++ {
-		began := time.Now()
-		last, err := w.session(ctx, since)
+	wait := reopening{least: w.opts.ReconnectMin, most: w.opts.ReconnectMax}
+	for {
+		end := w.session(ctx, since)
 		if ctx.Err() != nil {
 			return
 		}
-		if last.After(since) {
-			since = last.Add(-sinceSlack)
+		if end.last.After(since) {
+			since = end.last.Add(-sinceSlack)
 		}
 		if oldest := time.Now().Add(-w.opts.Timing.StopSurvivor); since.Before(oldest) {
 			since = oldest
 		}
-		if time.Since(began) >= stable {
-			failures = 0
-		}
-		if !w.tell(ctx, streamEvent{kind: streamDown, err: err}) {
+		delay := wait.after(end)
+		if !w.tell(ctx, streamEvent{kind: streamDown, err: end.err, again: wait.brief > manyShort}) {
 			return
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(backoff.Delay(w.opts.ReconnectMin, failures, w.longestWait(err))):
+		case <-time.After(delay):
 		}
 	}
-}
-
-func (w *Watcher) longestWait(err error) time.Duration {
-	var e *EngineError
-	if errors.As(err, &e) && !errors.Is(err, errors.ErrUnsupported) {
-		return min(nearMax, w.opts.ReconnectMax)
-	}
-	return w.opts.ReconnectMax
 }
 
 func (w *Watcher) tell(ctx context.Context, e streamEvent) bool {
@@ -98,41 +128,41 @@ func (w *Watcher) tell(ctx context.Context, e streamEvent) bool {
 	}
 }
 
-// session opens one stream and hands on what it brings until it ends. It returns the time of the last event, as Docker
-// counts it, and why the stream ended.
-func (w *Watcher) session(ctx context.Context, since time.Time) (last time.Time, err error) {
+// session opens one stream and hands on what it brings until it ends.
+func (w *Watcher) session(ctx context.Context, since time.Time) (end ended) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	info, err := w.ping(ctx)
 	if err != nil {
-		return last, err
+		return end.because(err)
 	}
 	opening := time.AfterFunc(w.opts.ConnectTimeout, func() {
 		cancel(fmt.Errorf("open event stream: no answer within %s", w.opts.ConnectTimeout))
 	})
 	messages, failed := w.engine.Events(ctx, since)
 	if !opening.Stop() {
-		return last, context.Cause(ctx)
+		return end.because(context.Cause(ctx))
 	}
 	select {
-	case err := <-failed:
-		return last, fmt.Errorf("open event stream: %w", err)
 	case <-w.reopen: // meant for the stream before
 	default:
 	}
 	past, known := w.past(ctx, since)
+	select {
+	case err := <-failed: // some clients say so a moment later
+		return end.because(fmt.Errorf("open event stream: %w", err))
+	default:
+	}
 	for _, e := range past {
-		if e.Time.After(last) {
-			last = e.Time
-		}
-		if !w.tell(ctx, streamEvent{event: e}) {
-			return last, context.Cause(ctx)
+		if !w.bring(ctx, e, &end) {
+			return end.because(context.Cause(ctx))
 		}
 	}
 	if !w.tell(ctx, streamEvent{kind: streamUp, info: info, past: known}) {
-		return last, ctx.Err()
+		return end.because(ctx.Err())
 	}
 	begun := time.Now()
+	end.opened = begun
 	var heard atomic.Int64 // nanoseconds after that, when the last event came: no step of the clock makes it silent, or not
 	guarded := make(chan struct{})
 	go func() {
@@ -144,23 +174,33 @@ func (w *Watcher) session(ctx context.Context, since time.Time) (last time.Time,
 		select {
 		case e := <-messages:
 			heard.Store(int64(time.Since(begun)))
-			if e.Time.After(last) {
-				last = e.Time
-			}
-			if !w.tell(ctx, streamEvent{event: e}) {
-				return last, context.Cause(ctx)
+			if !w.bring(ctx, e, &end) {
+				return end.because(context.Cause(ctx))
 			}
 		case err := <-failed:
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			return last, fmt.Errorf("read event stream: %w", err)
+			return end.because(fmt.Errorf("read event stream: %w", err))
 		case <-w.reopen:
-			return last, errSwallowed
+			return end.because(errSwallowed)
 		case <-ctx.Done():
-			return last, context.Cause(ctx)
+			return end.because(context.Cause(ctx))
 		}
 	}
+}
+
+func (e ended) because(err error) ended {
+	e.err = err
+	return e
+}
+
+// bring hands on one event.
+func (w *Watcher) bring(ctx context.Context, e Event, end *ended) bool {
+	if e.Time.After(end.last) {
+		end.last = e.Time
+	}
+	return w.tell(ctx, streamEvent{event: e})
 }
 
 func (w *Watcher) ping(ctx context.Context) (EngineInfo, error) {
