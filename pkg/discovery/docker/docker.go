@@ -364,7 +364,8 @@ func clock(s string) time.Time {
 
 // health reads the state of a HEALTHCHECK without its phantoms. Whenever the monitor of a container is stopped, as by
 // a pause, Docker writes "unhealthy" without a failed probe and without an event, and it stays there until the next
-// probe. A real one has as many failures in a row as the check's retries.
+// probe. A real one has as many failures in a row as the check's retries. The log of probes outlives a restart of the
+// container, and the count of failures does not: what an earlier run's last probe said is nothing of this run's.
 // Source: CloseMonitorChannel in moby's container/health.go, handleProbeResult in daemon/health.go.
 func health(r *dockertypes.InspectResponse) discovery.Health {
 	h := r.State.Health
@@ -387,8 +388,17 @@ func health(r *dockertypes.InspectResponse) discovery.Health {
 	switch {
 	case h.FailingStreak >= retries:
 		return discovery.HealthUnhealthy
-	case h.FailingStreak == 0 && len(h.Log) > 0:
-		return discovery.HealthHealthy // the last probe passed
+	case h.FailingStreak == 0 && passed(h.Log, clock(r.State.StartedAt)):
+		return discovery.HealthHealthy
 	}
 	return discovery.HealthStarting
+}
+
+// passed reports whether the last probe of a run passed.
+func passed(log []*dockertypes.HealthcheckResult, started time.Time) bool {
+	if len(log) == 0 {
+		return false
+	}
+	last := log[len(log)-1]
+	return last != nil && last.ExitCode == 0 && !last.Start.Before(started)
 }

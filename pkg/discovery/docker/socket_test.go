@@ -381,8 +381,12 @@ func TestDocker_deadlines(t *testing.T) {
 	}
 }
 
+// After a pause Docker says unhealthy, whatever the probes said: then the last probe of this run counts, and none of an
+// earlier run's, which Docker keeps in the log.
 func TestHealth(t *testing.T) {
-	failed, passed := &container.HealthcheckResult{ExitCode: 1}, &container.HealthcheckResult{}
+	started := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	failed, passed := &container.HealthcheckResult{ExitCode: 1, Start: started.Add(time.Second)}, &container.HealthcheckResult{Start: started.Add(time.Second)}
+	before := &container.HealthcheckResult{Start: started.Add(-time.Minute)}
 	for name, tc := range map[string]struct {
 		health  *container.Health
 		retries int
@@ -397,10 +401,13 @@ func TestHealth(t *testing.T) {
 		"unhealthy at once":             {&container.Health{Status: "unhealthy", FailingStreak: 1, Log: []*container.HealthcheckResult{failed}}, 1, discovery.HealthUnhealthy},
 		"paused while healthy":          {&container.Health{Status: "unhealthy", Log: []*container.HealthcheckResult{passed}}, 3, discovery.HealthHealthy},
 		"paused before the first probe": {&container.Health{Status: "unhealthy"}, 3, discovery.HealthStarting},
+		"paused, passed before":         {&container.Health{Status: "unhealthy", Log: []*container.HealthcheckResult{before}}, 3, discovery.HealthStarting},
+		"paused, passed again":          {&container.Health{Status: "unhealthy", Log: []*container.HealthcheckResult{before, passed}}, 3, discovery.HealthHealthy},
+		"paused, failed once":           {&container.Health{Status: "unhealthy", Log: []*container.HealthcheckResult{failed}}, 3, discovery.HealthStarting},
 		"paused with a failure or two":  {&container.Health{Status: "unhealthy", FailingStreak: 2, Log: []*container.HealthcheckResult{passed, failed, failed}}, 0, discovery.HealthStarting},
 	} {
 		r := &container.InspectResponse{
-			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{Health: tc.health}},
+			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{StartedAt: started.Format(time.RFC3339Nano), Health: tc.health}},
 			Config:            &container.Config{Healthcheck: &container.HealthConfig{Retries: tc.retries}},
 		}
 		if got := health(r); got != tc.want {
