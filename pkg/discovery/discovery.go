@@ -158,6 +158,7 @@ type Facts struct {
 	State       string // created, running, paused, restarting, removing, exited, dead
 	StartedAt   time.Time
 	FinishedAt  time.Time
+	Restarts    int    // how often its restart policy has started it since a person did
 	StopSignal  string // as written: "SIGTERM", "TERM", "SIGRTMIN+3", "28"; empty: SIGTERM
 	StopTimeout time.Duration
 	Health      Health // phantom reports are left out: see docker.go

@@ -34,7 +34,8 @@ type life struct {
 	pausedOut    bool      // the pause has lasted long enough to take it out
 	startedAt    time.Time // the latest start heard of
 	endedAt      time.Time // the latest end heard of, by whichever event
-	crashes      int
+	stoppedAt    time.Time // the latest stop heard of: somebody asked for it
+	crashes      int       // in a row, since a person stopped or started it
 	wasHealthy   bool
 	admitted     map[string]bool
 	signals      []heardSignal // since the last inspection: which run they are of, and what they mean, it will say
@@ -128,6 +129,7 @@ func (l *life) hear(e Event, c circumstances) heard {
 		l.count(e, c)
 		return l.end(e.Time) //mutant:inspects-on-die
 	case ActionStop:
+		l.crashes, l.stoppedAt = 0, maxTime(l.stoppedAt, e.Time)
 		if c.stopping && l.running() {
 			return l.end(e.Time)
 		}
@@ -198,7 +200,8 @@ func (l *life) signal(n int, at time.Time) {
 	l.signals = append(l.signals, heardSignal{n, at})
 }
 
-// count counts a death that nobody asked for, and forgets earlier ones after a long run or a death that was asked for.
+// count counts a death that nobody asked for, and forgets earlier ones after a long run or a death that was asked for. Who
+// ends with exit code 0 has not crashed: it may have been told to by a signal that is nobody's stop signal.
 func (l *life) count(e Event, c circumstances) {
 	if !l.running() && !l.endedAt.IsZero() && !l.startedAt.After(l.endedAt) {
 		return // stop has said it before die
@@ -216,12 +219,11 @@ func (l *life) count(e Event, c circumstances) {
 	if l.running() && !l.facts.StartedAt.After(e.Time) {
 		began = l.facts.StartedAt
 	}
-	switch long := !began.IsZero() && e.Time.Sub(began) >= c.timing.CrashReset; {
-	case asked:
+	asked = asked || !began.IsZero() && !l.stoppedAt.Before(began) // stop, and then die
+	if asked || !began.IsZero() && e.Time.Sub(began) >= c.timing.CrashReset {
 		l.crashes = 0
-	case long:
-		l.crashes = 1
-	default:
+	}
+	if !asked && e.ExitCode != "0" {
 		l.crashes = min(l.crashes+1, 64)
 	}
 }
@@ -288,6 +290,9 @@ func (l *life) accept(f Facts, began time.Time, c circumstances, admitted map[st
 	wasPaused := l.pausedAt
 	if !same {
 		l.wasHealthy, l.pausedAt = false, time.Time{}
+		if f.Restarts == 0 {
+			l.crashes = 0 // a person started it, or the engine when it was started itself
+		}
 		l.admitted = maps.Clone(admitted)
 	}
 	l.facts, l.asOf = &f, began

@@ -739,7 +739,7 @@ func TestWatcher_repeatedEvents(t *testing.T) {
 		h.settle(time.Second)
 		h.engine.Die(id, 1)
 		h.settle(time.Second)
-		h.engine.Start(id)
+		h.engine.StartAgain(id)
 		h.settle(time.Second)
 		if d := h.verdict("web-1", discovery.NotYet); !strings.Contains(d.Why, "died once") {
 			t.Errorf("got %q; want one death", d.Why)

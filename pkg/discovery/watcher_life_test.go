@@ -180,7 +180,7 @@ func TestWatcher_crashLoop(t *testing.T) {
 			h.engine.Die(id, 1)
 			h.wants() // deregistration is never delayed
 			h.settle(100 * time.Millisecond)
-			h.engine.Start(id)
+			h.engine.StartAgain(id)
 			h.settle(wait - time.Millisecond)
 			h.wants()
 			d := h.verdict("web-1", discovery.NotYet)
@@ -193,7 +193,7 @@ func TestWatcher_crashLoop(t *testing.T) {
 		h.settle(10 * time.Minute)
 		h.engine.Die(id, 1)
 		h.settle(time.Second)
-		h.engine.Start(id)
+		h.engine.StartAgain(id)
 		h.settle(9 * time.Second)
 		h.verdict("web-1", discovery.NotYet)
 		h.settle(2 * time.Second)
@@ -210,14 +210,14 @@ func TestWatcher_restartIsNoCrash(t *testing.T) {
 		id := h.engine.Run(spec)
 		h.settle(time.Second)
 		h.engine.Die(id, 1)
-		h.engine.Start(id)
+		h.engine.StartAgain(id)
 		h.settle(15 * time.Second)
 		h.wants("web-1:32768")
 		h.engine.Restart(id)
 		h.wants("web-1:32768")
 		h.settle(time.Second)
 		h.engine.Die(id, 1)
-		h.engine.Start(id)
+		h.engine.StartAgain(id)
 		h.settle(11 * time.Second)
 		h.wants("web-1:32768") // the first crash was forgotten with the restart
 	})
@@ -263,14 +263,17 @@ func TestWatcher_crashesUninspected(t *testing.T) {
 		h := start(t)
 		id := h.engine.Create(web("web-1"))
 		release := h.engine.HangInspect(id)
-		for range 3 {
-			h.engine.Start(id)
+		h.engine.Start(id)
+		h.settle(10 * time.Millisecond)
+		h.engine.Die(id, 1)
+		for range 2 {
+			h.engine.StartAgain(id)
 			h.settle(10 * time.Millisecond)
 			h.engine.Die(id, 1)
 			h.settle(10 * time.Millisecond)
 		}
 		release()
-		h.engine.Start(id)
+		h.engine.StartAgain(id)
 		h.settle(39 * time.Second)
 		h.verdict("web-1", discovery.NotYet)
 		h.settle(2 * time.Second)
@@ -286,12 +289,121 @@ func TestWatcher_crashLoopAcrossRestarts(t *testing.T) {
 		for range 3 {
 			time.Sleep(time.Second)
 			engine.Die(id, 1)
-			engine.Start(id)
+			engine.StartAgain(id)
 		}
 		h := watch(t, engine, &memoryStore{}, options())
 		h.wants()
 		h.verdict("web-1", discovery.NotYet)
 		h.settle(41 * time.Second)
+		h.wants("web-1:32768")
+	})
+}
+
+// crashes has a container die by itself until it has to wait for minutes, and leaves it waiting for its restart policy.
+func (h *fixture) crashes(id string) {
+	h.Helper()
+	for range 6 {
+		h.settle(time.Second)
+		h.engine.Die(id, 1)
+		h.settle(time.Second)
+		h.engine.StartAgain(id)
+	}
+	h.settle(time.Second)
+	h.verdict("web-1", discovery.NotYet)
+	h.engine.Die(id, 1)
+}
+
+// Whoever stops or starts a container has looked at it: its crashes are forgotten. A stop while it waits for its restart
+// policy has no signal and no death.
+func TestWatcher_crashesForgotten(t *testing.T) {
+	for name, by := range map[string]func(h *fixture, id string){
+		"stop while it waits, and start": func(h *fixture, id string) {
+			h.engine.StopWaiting(id)
+			h.settle(time.Minute)
+			h.engine.Start(id)
+		},
+		"start while it waits": func(h *fixture, id string) { h.engine.Start(id) },
+		"stop while it waits, which the engine's policy survives": func(h *fixture, id string) {
+			h.engine.StopWaiting(id)
+			h.settle(time.Second)
+			h.engine.StartAgain(id)
+		},
+		"restart": func(h *fixture, id string) {
+			h.engine.StartAgain(id)
+			h.settle(time.Second)
+			h.engine.Restart(id)
+		},
+		"stop by another signal, and start": func(h *fixture, id string) {
+			h.engine.StartAgain(id)
+			h.settle(time.Second)
+			h.engine.StopWith(id, 12, 140)
+			h.settle(time.Second)
+			h.engine.Start(id)
+		},
+		"start unheard": func(h *fixture, id string) {
+			h.engine.Silence()
+			h.engine.Start(id)
+			h.engine.Forget()
+			h.engine.Cut()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := start(t)
+				id := h.engine.Run(web("web-1"))
+				h.crashes(id)
+				by(h, id)
+				h.settle(time.Second)
+				h.wants("web-1:32768")
+				h.engine.Die(id, 1) // and the next one is the first again
+				h.engine.StartAgain(id)
+				h.settle(9 * time.Second)
+				h.wants()
+				h.settle(2 * time.Second)
+				h.wants("web-1:32768")
+			})
+		})
+	}
+}
+
+// Restarts by the policy go on counting, whatever is done to the container between.
+func TestWatcher_crashesCountOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		id := h.engine.Run(web("web-1"))
+		h.crashes(id)
+		h.engine.StartAgain(id)
+		h.settle(time.Second)
+		h.engine.Rename(id, "web-1")
+		h.engine.Signal(id, 1)
+		h.settle(4 * time.Minute)
+		h.verdict("web-1", discovery.NotYet)
+		h.settle(time.Minute)
+		h.wants("web-1:32768")
+	})
+}
+
+// Who ends with exit code 0 has not crashed, and has not been looked at either.
+func TestWatcher_exitIsNoCrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		id := h.engine.Run(web("web-1"))
+		for range 3 {
+			h.settle(time.Second)
+			h.engine.Die(id, 0)
+			h.wants()
+			h.engine.StartAgain(id)
+			h.wants("web-1:32768")
+		}
+		h.engine.Die(id, 1)
+		h.engine.StartAgain(id)
+		h.settle(5 * time.Second)
+		h.wants()
+		h.engine.Die(id, 0)
+		h.engine.StartAgain(id)
+		h.settle(9 * time.Second)
+		h.wants()
+		h.settle(2 * time.Second)
 		h.wants("web-1:32768")
 	})
 }

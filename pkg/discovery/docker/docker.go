@@ -293,7 +293,7 @@ func (d *Engine) Inspect(ctx context.Context, id string) (discovery.Facts, error
 func facts(r *dockertypes.InspectResponse) discovery.Facts {
 	f := discovery.Facts{
 		ID: r.ID, Name: strings.TrimPrefix(r.Name, "/"), Image: r.Config.Image, Labels: r.Config.Labels,
-		State: r.State.Status, StartedAt: clock(r.State.StartedAt), FinishedAt: clock(r.State.FinishedAt),
+		State: r.State.Status, StartedAt: clock(r.State.StartedAt), FinishedAt: clock(r.State.FinishedAt), Restarts: r.RestartCount,
 		StopSignal: r.Config.StopSignal, StopTimeout: 10 * time.Second, Health: health(r),
 		Asked: make(map[target.PortProto][]uint16),
 	}

@@ -69,6 +69,22 @@ func (e *Engine) start(id string) {
 	if c == nil || alive(c) {
 		return
 	}
+	c.facts.Restarts = 0
+	e.run(c)
+}
+
+// StartAgain starts a container that has died as its restart policy does.
+func (e *Engine) StartAgain(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := e.containers[id]; c != nil && !alive(c) {
+		c.facts.Restarts++
+		e.run(c)
+	}
+}
+
+func (e *Engine) run(c *container) {
+	id := c.facts.ID
 	e.emit(discovery.Event{Action: discovery.ActionConnect, Container: id, Network: e.network})
 	c.facts.State, c.facts.StartedAt = "running", e.now()
 	c.facts.Health = discovery.HealthNone
@@ -129,6 +145,27 @@ func (e *Engine) Stop(id string) {
 	e.signal(c, stopSignal(c))
 	e.die(c, 0)
 	e.emit(discovery.Event{Action: discovery.ActionStop, Container: id, Name: c.facts.Name})
+}
+
+// StopWaiting is docker stop of a container that waits for its restart policy: there is nobody to send a signal to.
+func (e *Engine) StopWaiting(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := e.containers[id]; c != nil && !alive(c) {
+		e.emit(discovery.Event{Action: discovery.ActionStop, Container: id, Name: c.facts.Name})
+	}
+}
+
+// StopWith is docker stop with another signal than the container's own, to a container that obeys it: kill, die with an
+// exit code, stop.
+func (e *Engine) StopWith(id string, signal, exitCode int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := e.containers[id]; c != nil && alive(c) {
+		e.signal(c, signal)
+		e.die(c, exitCode)
+		e.emit(discovery.Event{Action: discovery.ActionStop, Container: id, Name: c.facts.Name})
+	}
 }
 
 func stopSignal(c *container) int {
