@@ -45,7 +45,7 @@ func discoveryRules(cfg *config.Config) []discovery.Rule {
 	for i, g := range cfg.Groups {
 		out[i] = discovery.Rule{
 			Group: g.Key, Name: cmp.Or(g.ARN, g.Name), Port: g.ContainerPort, Healthy: g.RegisterWhen == config.WhenHealthy,
-			DeregisterUnhealthy: g.DeregisterWhenUnhealthy, NoLabels: !g.Labels,
+			DeregisterUnhealthy: g.DeregisterWhenUnhealthy, StopSignals: g.StopSignals, NoLabels: !g.Labels,
 		}
 		if c := g.Containers; c != nil {
 			out[i].Match = &discovery.Match{Labels: c.Labels, Image: c.Image, Name: c.Name}

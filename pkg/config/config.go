@@ -143,7 +143,9 @@ type Group struct {
 	// DeregisterWhenUnhealthy takes out a container whose HEALTHCHECK fails, although the load balancer judges health
 	// itself. It ends the load balancer's fail-open.
 	DeregisterWhenUnhealthy bool
-	Ownership               Ownership
+	// StopSignals tell a container of the group to stop, besides SIGTERM, SIGKILL and its own StopSignal.
+	StopSignals target.Signals
+	Ownership   Ownership
 	// Labels lets container labels name the group; false: only Containers decides.
 	Labels bool
 	// Required has the launch hook wait for a healthy target of this host in the group.

@@ -37,6 +37,7 @@ var groupFields = map[string]groupField{
 	"deregister_when_unhealthy": func(l *loader, g *Group, key string, at origin, n *node) {
 		l.scalar(boolean{&g.DeregisterWhenUnhealthy}, key, at, n)
 	},
+	"stop_signals": (*loader).stopSignals,
 	"ownership": func(l *loader, g *Group, key string, at origin, n *node) {
 		l.scalar(text{(*string)(&g.Ownership), oneOf(string(OwnLedger), string(OwnInstance))}, key, at, n)
 	},
@@ -195,6 +196,38 @@ func checkPattern(s string) error {
 		return errors.New("must be one line without control characters")
 	}
 	return nil
+}
+
+// stopSignals reads a list of signals. The empty list is the default.
+func (l *loader) stopSignals(g *Group, key string, at origin, n *node) {
+	switch n.kind {
+	case kindNull:
+		l.key(at, key, "has no value: give it one, or remove the key")
+		return
+	case kindSequence:
+	default:
+		l.refuse(origin{at.name, n.line}, key, n, "must be a list of signals, like [INT, QUIT]")
+		return
+	}
+	for _, item := range n.items {
+		l.scalar(signal{&g.StopSignals}, key, at, item)
+	}
+}
+
+// signal adds to a set.
+type signal struct{ to *target.Signals }
+
+func (v signal) set(s string) error {
+	n, ok := target.ParseSignal(s)
+	if !ok {
+		return target.ErrSignal
+	}
+	*v.to = v.to.With(n)
+	return nil
+}
+func (v signal) String() string { return v.to.String() }
+func (v signal) kinds() ([]kind, string) {
+	return []kind{kindString, kindInteger}, target.ErrSignal.Error()
 }
 
 // containerPort reads "8080", 8080 or "8080/udp".

@@ -98,6 +98,7 @@ target_groups:
     container_port: 8080/tcp
     register_when: healthy
     deregister_when_unhealthy: true
+    stop_signals: [INT, sigquit, 37, RTMIN+3]
     ownership: instance
     labels: false
     required: true
@@ -124,7 +125,7 @@ target_groups:
 					Image:  "registry.example.com/web:*", Name: "web-*",
 				},
 				ContainerPort: target.PortProto{Port: 8080, Protocol: target.TCP}, RegisterWhen: WhenHealthy,
-				DeregisterWhenUnhealthy: true, Ownership: OwnInstance, Labels: false, Required: true, Source: main + ":23",
+				DeregisterWhenUnhealthy: true, StopSignals: target.Signals(0).With(2).With(3).With(37), Ownership: OwnInstance, Labels: false, Required: true, Source: main + ":23",
 			},
 		},
 		Listen: "127.0.0.1:1", StatusListen: "[::1]:2", ControlSocket: "/tmp/b.sock", StateDir: "/tmp/state",

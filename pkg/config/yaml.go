@@ -31,8 +31,9 @@ const (
 type node struct {
 	kind  kind
 	line  int
-	text  string // of a scalar, as written (a string without its quotes)
-	pairs []pair // of a mapping
+	text  string  // of a scalar, as written (a string without its quotes)
+	pairs []pair  // of a mapping
+	items []*node // of a list
 }
 
 type pair struct {
@@ -196,6 +197,9 @@ func (c *converter) convert(in ast.Node, path string, around int) *node {
 		out.kind, out.text = kindBool, n.Token.Value
 	case *ast.SequenceNode:
 		out.kind = kindSequence
+		for _, v := range n.Values {
+			out.items = append(out.items, c.convert(v, path, out.line))
+		}
 	case *ast.MappingValueNode:
 		out.kind = kindMapping
 		c.addPair(out, n, path)

@@ -46,6 +46,9 @@ func (w *Watcher) Reconfigure(ctx context.Context, generation uint64, rules []Ru
 	err := w.do(ctx, func(s *state) {
 		for _, l := range s.lives {
 			l.admitted = alsoKnown(l.admitted, s.rules, rules)
+			if l.facts != nil {
+				l.alsoStops = alsoStops(l.facts, rules)
+			}
 		}
 		s.rules, s.generation, s.changed = rules, generation, true
 		s.stepEnd = append(s.stepEnd, func(seq uint64) { reply <- seq })

@@ -9,7 +9,8 @@
 //
 //	labels.go match.go ports.go      what one container asks for, and how its ports are reached
 //	resolve.go judge.go allot.go     the pure function from facts, rules, drains and time to wants and decisions
-//	life.go event.go signal.go       what is remembered of one container, and what an event does to it
+//	life.go event.go                 what is remembered of one container, and what an event does to it
+//	signal.go                        which signals tell a container to stop
 //	watcher.go loop.go api.go        the loop that owns it all, and what may be asked of it
 //	stream.go inspect.go list.go     the goroutines that ask Docker, and how their answers are taken in
 //	drains.go save.go drainfile.go   what is taken out on purpose, and how that outlives the process
@@ -225,6 +226,8 @@ type Rule struct {
 	Healthy bool
 	// DeregisterUnhealthy takes a container out when its HEALTHCHECK says unhealthy.
 	DeregisterUnhealthy bool
+	// StopSignals tell a container of the group to stop, besides SIGTERM, SIGKILL and its own StopSignal.
+	StopSignals target.Signals
 	// NoLabels makes labels unable to name the group.
 	NoLabels bool
 }

@@ -18,6 +18,9 @@ const (
 	maxGroupKey   = 64
 )
 
+// emptyElement is said of a list with a comma too many.
+const emptyElement = "there is nothing between two commas, or before or after one"
+
 // Claim is one element of the label berth.targets: a group, and perhaps which of the container's ports it gets.
 type Claim struct {
 	Group string
@@ -86,7 +89,7 @@ func ParseTargets(value string) ([]Claim, error) {
 
 func parseClaim(element string) (Claim, error) {
 	if element == "" {
-		return Claim{}, &LabelError{Rule: "there is nothing between two commas, or before or after one"}
+		return Claim{}, &LabelError{Rule: emptyElement}
 	}
 	group, port, hasPort := strings.Cut(element, ":")
 	if !validGroupKey(group) {

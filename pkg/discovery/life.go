@@ -38,7 +38,8 @@ type life struct {
 	crashes      int       // in a row, since a person stopped or started it
 	wasHealthy   bool
 	admitted     map[string]bool
-	signals      []heardSignal // since the last inspection: which run they are of, and what they mean, it will say
+	alsoStops    target.Signals // what else tells it to stop, as its labels and groups say
+	signals      []heardSignal  // since the last inspection: which run they are of, and what they mean, it will say
 	inspection   inspection
 }
 
@@ -167,14 +168,14 @@ func (l *life) hearStart(e Event) heard {
 
 // hearKill notes a signal. It takes the run out if it is a stop signal, and if it is this run's.
 func (l *life) hearKill(e Event, c circumstances) heard {
-	n, ok := ParseSignal(e.Signal)
+	n, ok := target.ParseSignal(e.Signal)
 	if !ok {
 		return heard{ask: l.running(), newer: true}
 	}
 	if l.facts != nil && c.now.Sub(e.Time) >= c.timing.survivor(l.facts) {
 		return heard{} // whoever lives on after so long is a survivor
 	}
-	if l.facts != nil && !stops(n, l.facts.StopSignal) { //mutant:acts-on-hup
+	if l.facts != nil && !l.stops(n, l.facts) { //mutant:acts-on-hup
 		return heard{}
 	}
 	// It is kept until the next inspection, also when it is taken for the run in memory: a later run may have begun
@@ -188,6 +189,9 @@ func (l *life) hearKill(e Event, c circumstances) heard {
 	}
 	return heard{changed: true, newer: true, stopAt: e.Time}
 }
+
+// stops reports whether signal n tells the container to stop.
+func (l *life) stops(n int, f *Facts) bool { return stops(n, f.StopSignal) || l.alsoStops.Has(n) }
 
 // signal keeps the latest of each kind: at most 64, however many a container gets.
 func (l *life) signal(n int, at time.Time) {
@@ -207,13 +211,9 @@ func (l *life) count(e Event, c circumstances) {
 		return // stop has said it before die
 	}
 	asked := c.stopping
-	stopSignal := ""
-	if l.facts != nil {
-		stopSignal = l.facts.StopSignal
-	}
 	for _, s := range l.signals {
 		// Where StopSignal is not known, any signal may have been the one.
-		asked = asked || (l.facts == nil || stops(s.number, stopSignal)) && !s.at.After(e.Time)
+		asked = asked || (l.facts == nil || l.stops(s.number, l.facts)) && !s.at.After(e.Time)
 	}
 	began := l.startedAt
 	if l.running() && !l.facts.StartedAt.After(e.Time) {
@@ -313,7 +313,7 @@ func (l *life) accept(f Facts, began time.Time, c circumstances, admitted map[st
 	l.pausedOut = l.pausedOut && !l.pausedAt.IsZero()
 	l.wasHealthy = l.wasHealthy || f.Health == HealthHealthy
 	for _, s := range l.signals {
-		if !s.at.Before(f.StartedAt) && stops(s.number, f.StopSignal) && s.at.After(stopAt) {
+		if !s.at.Before(f.StartedAt) && l.stops(s.number, &f) && s.at.After(stopAt) {
 			stopAt = s.at
 		}
 	}

@@ -330,6 +330,11 @@ func (r *resolver) claim(c *Container, table *portTable, claim claimed, decided 
 		r.decide(c, claim.group, claim.port, Leaving, "its network was disconnected, and its published ports with it", "")
 		return
 	}
+	if _, err := ParseStopSignals(c.Labels[StopSignalsLabel]); err != nil {
+		r.decide(c, claim.group, claim.port, Refused, "its label "+StopSignalsLabel+" cannot be read: "+err.Error(),
+			"write signals separated by commas, like INT,QUIT")
+		return
+	}
 	ways, port, refused := table.settle(claim)
 	if refused != nil {
 		r.decide(c, claim.group, port, Refused, refused.why, refused.change)

@@ -1,75 +1,72 @@
 package discovery
 
 import (
-	"strconv"
+	"fmt"
 	"strings"
+
+	"berth/pkg/target"
 )
 
-// The signals that stop a container whatever its StopSignal says. They are Linux's on every architecture that Docker's
-// engine and EC2 share; the numbers that differ elsewhere (mips, sparc) are of no concern here.
+// The labels by which a container says which other signals tell it to stop. Watchtower sends the signal of its own label
+// instead of the container's StopSignal.
+// Source: https://containrrr.dev/watchtower/stop-signals/
 const (
-	sigKILL = 9
-	sigTERM = 15
-	// The real-time signals as Docker counts them: from 34, because glibc and Go keep 32 and 33 for themselves.
-	// Source: https://github.com/moby/sys/blob/main/signal/signal_linux.go
-	sigRTMIN = 34
-	sigRTMAX = 64
+	StopSignalsLabel       = "berth.stop-signals"
+	watchtowerSignalsLabel = "com.centurylinklabs.watchtower.stop-signal"
 )
 
-// signalNumbers are the names that Docker knows on Linux, without SIG.
-var signalNumbers = map[string]int{
-	"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "TRAP": 5, "ABRT": 6, "IOT": 6, "BUS": 7, "FPE": 8, "KILL": sigKILL,
-	"USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": sigTERM, "STKFLT": 16, "CHLD": 17, "CLD": 17,
-	"CONT": 18, "STOP": 19, "TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23, "XCPU": 24, "XFSZ": 25, "VTALRM": 26,
-	"PROF": 27, "WINCH": 28, "IO": 29, "POLL": 29, "PWR": 30, "SYS": 31, "UNUSED": 31,
-}
+// maxSignals bounds the elements of a label: there are no more signals.
+const maxSignals = 64
 
-// ParseSignal reads a signal in every spelling that Docker accepts for StopSignal or docker kill: "SIGTERM", "TERM",
-// "term", "15", "SIGRTMIN", "RTMIN+3", "SIGRTMAX-2". It reports whether it could.
-func ParseSignal(s string) (int, bool) {
-	s = strings.TrimSpace(s)
-	if n, err := strconv.Atoi(s); err == nil {
-		return n, n >= 1 && n <= sigRTMAX && s[0] != '+'
+// ParseStopSignals reads the value of berth.stop-signals: signals in any spelling of Docker's, separated by commas, with
+// blanks around them or not. An empty or blank value is no signal. Errors are *LabelError.
+func ParseStopSignals(value string) (target.Signals, error) {
+	var set target.Signals
+	if strings.TrimSpace(value) == "" {
+		return set, nil
 	}
-	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	if n, ok := signalNumbers[name]; ok {
-		return n, true
+	if n := strings.Count(value, ","); n >= maxSignals {
+		return 0, &LabelError{Rule: fmt.Sprintf("it lists %d signals, and there are %d", n+1, maxSignals)}
 	}
-	if offset, ok := strings.CutPrefix(name, "RTMIN"); ok {
-		return realTime(sigRTMIN, offset, "+")
+	for element := range strings.SplitSeq(value, ",") {
+		element = strings.TrimSpace(element)
+		n, ok := target.ParseSignal(element)
+		switch {
+		case element == "":
+			return 0, &LabelError{Rule: emptyElement}
+		case !ok:
+			return 0, &LabelError{Element: element, Rule: target.ErrSignal.Error()}
+		}
+		set = set.With(n)
 	}
-	if offset, ok := strings.CutPrefix(name, "RTMAX"); ok {
-		return realTime(sigRTMAX, offset, "-")
-	}
-	return 0, false
-}
-
-func realTime(base int, offset, sign string) (int, bool) {
-	if offset == "" {
-		return base, true
-	}
-	digits, ok := strings.CutPrefix(offset, sign)
-	if !ok {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(digits, 10, 8)
-	if err != nil || digits[0] == '+' || int(n) > sigRTMAX-sigRTMIN {
-		return 0, false
-	}
-	if sign == "-" {
-		return base - int(n), true
-	}
-	return base + int(n), true
+	return set, nil
 }
 
 // stops reports whether signal n tells a container to end: SIGTERM and SIGKILL do, and whatever its StopSignal is.
-// Everything else is the application's own business (HUP reloads, USR1 rotates, QUIT dumps threads).
+// Everything else is the application's own business (HUP reloads, USR1 rotates, QUIT dumps threads), unless alsoStops has it.
 //
 // A StopSignal that cannot be read counts as SIGTERM, which is what Docker falls back to.
 func stops(n int, stopSignal string) bool {
-	if n == sigTERM || n == sigKILL {
+	if n == target.SIGTERM || n == target.SIGKILL {
 		return true
 	}
-	own, ok := ParseSignal(stopSignal)
+	own, ok := target.ParseSignal(stopSignal)
 	return ok && n == own
+}
+
+// alsoStops returns which other signals tell a container to end, because somebody says so: its label berth.stop-signals or,
+// without it, stop_signals of every group that asks for it, or that it asks for; and Watchtower's label, because Watchtower
+// goes by it. A label that cannot be read says nothing here; that of ours is refused in Resolve.
+func alsoStops(f *Facts, rules []Rule) target.Signals {
+	set, _ := ParseStopSignals(f.Labels[watchtowerSignalsLabel])
+	if own, ok := f.Labels[StopSignalsLabel]; ok {
+		also, _ := ParseStopSignals(own)
+		return set | also
+	}
+	r := newResolver(Input{Rules: rules})
+	claims, _ := r.claims(&Container{Facts: f})
+	for _, c := range claims {
+		set |= c.rule.StopSignals
+	}
+	return set
 }

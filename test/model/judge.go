@@ -114,7 +114,7 @@ const stopSignal = "a stop signal"
 // signal sends a signal, and notes whether it tells the container to stop.
 func (w *world) signal(id string, signal int) {
 	f, _ := w.engine.Facts(id)
-	stop, _ := discovery.ParseSignal(f.StopSignal)
+	stop, _ := target.ParseSignal(f.StopSignal)
 	tells := alive(f) && (signal == 9 || signal == 15 || signal == stop)
 	if tells {
 		w.mu.Lock()

@@ -169,7 +169,7 @@ func (e *Engine) StopWith(id string, signal, exitCode int) {
 }
 
 func stopSignal(c *container) int {
-	if n, ok := discovery.ParseSignal(c.spec.StopSignal); ok {
+	if n, ok := target.ParseSignal(c.spec.StopSignal); ok {
 		return n
 	}
 	return 15
