@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"berth/pkg/target"
 )
@@ -49,8 +50,9 @@ type hostPort struct {
 }
 
 type owner struct {
-	run target.Run
-	ip  netip.Addr // zero: every address
+	run   target.Run
+	begun time.Time
+	ip    netip.Addr // zero: every address
 }
 
 // wayOf is the exposure of one binding alone.
@@ -86,7 +88,7 @@ func newOwners(containers []Container) owners {
 		}
 		for _, p := range c.Published {
 			for _, key := range wayOf(p).keys() {
-				o[key] = append(o[key], owner{c.run(), specific(p.HostIP)})
+				o[key] = append(o[key], owner{c.run(), c.begun(), specific(p.HostIP)})
 			}
 		}
 	}
@@ -112,7 +114,7 @@ func (o owners) later(c *Container, way exposure) (target.Run, bool) {
 	for _, key := range way.keys() {
 		for _, other := range o[key] {
 			overlap := !other.ip.IsValid() || !way.hostIP.IsValid() || other.ip == way.hostIP
-			order := cmp.Or(other.run.StartedAt.Compare(c.StartedAt), strings.Compare(c.ID, other.run.ID))
+			order := cmp.Or(other.begun.Compare(c.begun()), other.run.StartedAt.Compare(c.StartedAt), strings.Compare(c.ID, other.run.ID))
 			if other.run.ID != c.ID && overlap && order > 0 {
 				return other.run, true
 			}

@@ -198,7 +198,7 @@ func (w *Watcher) Drain(ctx context.Context, d Drain) (uint64, error) {
 	}
 	seq, err := w.change(ctx, func(s *state) error {
 		if d.Since.IsZero() {
-			d.Since = s.now().Round(0)
+			d.Since = s.now()
 		}
 		if l := s.lives[d.Container]; l != nil && d.Hold == HoldRun && d.StartedAt.IsZero() && l.facts != nil {
 			d.StartedAt = l.facts.StartedAt

@@ -4,14 +4,15 @@
 //
 // What removes needs no question, what adds needs an answer: a stop signal, a death or a disconnected network takes a
 // container out from the event and memory alone, also while no inspection would be answered; coming in, or back in,
-// needs an inspection that nothing newer contradicts. Events carry Docker's clock, inspections and lists count from the
-// moment when they were begun, and so what arrives late is known for what it is (life.go).
+// needs an inspection that nothing newer contradicts. Events carry Docker's clock, which is translated (clock.go);
+// inspections and lists count from the moment when they were begun; and so what arrives late is known for what it is (life.go).
 //
 //	labels.go match.go ports.go      what one container asks for, and how its ports are reached
 //	resolve.go judge.go allot.go     the pure function from facts, rules, drains and time to wants and decisions
 //	life.go event.go                 what is remembered of one container, and what an event does to it
 //	signal.go                        which signals tell a container to stop
 //	watcher.go loop.go api.go        the loop that owns it all, and what may be asked of it
+//	clock.go                         Docker's times, on a clock that nobody sets
 //	stream.go inspect.go list.go     the goroutines that ask Docker, and how their answers are taken in
 //	drains.go save.go drainfile.go   what is taken out on purpose, and how that outlives the process
 //	unread.go                        drains that cannot be read at the start

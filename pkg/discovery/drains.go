@@ -33,6 +33,9 @@ func (s *state) loadDrains(drains []Drain) {
 		case s.foreign(d):
 			s.w.log.Info("drain of another instance is dropped", zap.String("drain", d.ID), zap.String("instance_id", d.Instance))
 		default:
+			// How long ago it was is all that can be known of it: from now on our clock counts.
+			now := s.now()
+			d.Since = now.Add(-max(0, now.Round(0).Sub(d.Since)))
 			s.drains[d.ID] = d
 			if d.Name != "" && d.Container == "" {
 				s.orphans[d.ID] = true
@@ -148,8 +151,11 @@ func (s *state) stopping(l *life) bool {
 func (s *state) runsOver(l *life, at time.Time) {
 	s.dropDrainsOf(func(d Drain) bool {
 		began := d.StartedAt
-		if began.IsZero() {
+		switch {
+		case began.IsZero():
 			began = d.Since
+		case l.facts != nil && began.Equal(l.facts.StartedAt):
+			began = l.since
 		}
 		return d.Container == l.id && d.Hold == HoldRun && !began.After(at)
 	})
@@ -160,7 +166,11 @@ func (s *state) runsOver(l *life, at time.Time) {
 func (s *state) runIs(l *life) {
 	run := l.run()
 	s.dropDrainsOf(func(d Drain) bool {
-		return d.Container == l.id && d.Hold == HoldRun && (!d.covers(run) || l.ended)
+		over := !d.covers(run)
+		if d.StartedAt.IsZero() {
+			over = l.since.After(d.Since)
+		}
+		return d.Container == l.id && d.Hold == HoldRun && (over || l.ended)
 	})
 	for _, d := range s.drains {
 		if d.Container == l.id && d.Hold == HoldRun && d.StartedAt.IsZero() {

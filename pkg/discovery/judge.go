@@ -100,7 +100,7 @@ func (r *resolver) paused(c *Container) (verdict, bool) {
 
 func (r *resolver) crashing(c *Container) (verdict, bool) {
 	wait := r.in.Timing.crashWait(c.Crashes)
-	until := c.StartedAt.Add(wait)
+	until := c.begun().Add(wait)
 	if wait == 0 || !r.in.Now.Before(until) {
 		return verdict{}, false
 	}

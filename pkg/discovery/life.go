@@ -14,13 +14,14 @@ const startSlack = 30 * time.Second
 // life is what the watcher remembers of one container: the facts of the last inspection, and what was heard since. It
 // belongs to the watcher's loop. Its methods ask nobody anything.
 //
-// Two orders of time meet here. Events carry Docker's clock, and a stream begins a little in the past, so old news
-// arrives after new. Inspections and lists are younger than the moment they were begun. What an event says about the
-// past of something known to be alive later (aliveAt) is old news: it takes nothing out. Both clocks are the host's
-// own; should it be set back, events look older than they are, which costs an inspection and loses nothing.
+// All times are on this process's monotonic clock, those of events and of a run's beginning translated from Docker's
+// (clock.go). A stream begins a little in the past, so old news arrives after new. Inspections and lists are younger than the
+// moment they were begun. What an event says about the past of something known to be alive later (aliveAt) is old news: it
+// takes nothing out.
 type life struct {
 	id           string
 	facts        *Facts    // of the last accepted inspection; nil: none yet. Never changed in place
+	since        time.Time // when the run in facts began
 	asOf         time.Time // when that inspection was begun
 	aliveAt      time.Time // the latest moment at which an inspection or a list is known to have seen it running
 	heardAt      time.Time // of the latest event
@@ -104,7 +105,7 @@ func (l *life) signalled() bool {
 func (l *life) container() Container {
 	return Container{
 		Facts: l.facts, Ended: l.ended, Disconnected: l.disconnected, PausedAt: l.pausedAt,
-		Crashes: l.crashes, WasHealthy: l.wasHealthy, Admitted: l.admitted,
+		Begun: l.since, Crashes: l.crashes, WasHealthy: l.wasHealthy, Admitted: l.admitted,
 	}
 }
 
@@ -119,8 +120,7 @@ func (l *life) hear(e Event, c circumstances) heard {
 	if e.Action == ActionKill {
 		return l.hearKill(e, c)
 	}
-	if e.Time.Before(l.aliveAt) || l.running() && e.Time.Before(l.facts.StartedAt) {
-		// Nothing to learn, unless the clock was set back: then an inspection says what this event would have said.
+	if e.Time.Before(l.aliveAt) || l.running() && e.Time.Before(l.since) {
 		return heard{ask: l.running()}
 	}
 	switch e.Action {
@@ -157,8 +157,8 @@ func (l *life) hearStart(e Event) heard {
 		over = true // whatever is registered for it is of an earlier run
 	case !l.ended:
 		// The run in memory has announced its start before, or cannot be announced so late: this is another one's.
-		announced := !before.IsZero() && !before.Before(l.facts.StartedAt)
-		over = announced && e.Time.After(before) || e.Time.Sub(l.facts.StartedAt) > startSlack
+		announced := !before.IsZero() && !before.Before(l.since)
+		over = announced && e.Time.After(before) || e.Time.Sub(l.since) > startSlack
 	}
 	if over {
 		l.ended = true
@@ -184,8 +184,8 @@ func (l *life) hearKill(e Event, c circumstances) heard {
 	switch {
 	case !l.running():
 		return heard{changed: l.facts == nil, newer: stops(n, "")}
-	case e.Time.Before(l.facts.StartedAt):
-		return heard{ask: true} // of an earlier run; or the clock was set back, and an inspection says what is true
+	case e.Time.Before(l.since):
+		return heard{ask: true} // of an earlier run
 	}
 	return heard{changed: true, newer: true, stopAt: e.Time}
 }
@@ -216,8 +216,8 @@ func (l *life) count(e Event, c circumstances) {
 		asked = asked || (l.facts == nil || l.stops(s.number, l.facts)) && !s.at.After(e.Time)
 	}
 	began := l.startedAt
-	if l.running() && !l.facts.StartedAt.After(e.Time) {
-		began = l.facts.StartedAt
+	if l.running() && !l.since.After(e.Time) {
+		began = l.since
 	}
 	asked = asked || !began.IsZero() && !l.stoppedAt.Before(began) // stop, and then die
 	if asked || !began.IsZero() && e.Time.Sub(began) >= c.timing.CrashReset {
@@ -283,12 +283,13 @@ func (l *life) hearNetwork(e Event, c circumstances) heard {
 	return heard{changed: true, ask: true, newer: true, delay: 250 * time.Millisecond}
 }
 
-// accept takes in an inspection that was begun at the given time and that nothing newer contradicts. It returns the
-// time of a stop signal that this run has got, or zero.
-func (l *life) accept(f Facts, began time.Time, c circumstances, admitted map[string]bool) (stopAt time.Time) {
+// accept takes in an inspection of a run since the given time, which was begun at another and which nothing newer
+// contradicts. It returns the time of a stop signal that this run has got, or zero.
+func (l *life) accept(f Facts, since, began time.Time, c circumstances, admitted map[string]bool) (stopAt time.Time) {
 	same := l.facts != nil && l.facts.StartedAt.Equal(f.StartedAt)
 	wasPaused := l.pausedAt
 	if !same {
+		l.since = since
 		l.wasHealthy, l.pausedAt = false, time.Time{}
 		if f.Restarts == 0 {
 			l.crashes = 0 // a person started it, or the engine when it was started itself
@@ -308,12 +309,12 @@ func (l *life) accept(f Facts, began time.Time, c circumstances, admitted map[st
 	case len(l.admitted) > 0:
 		l.pausedAt = began // the moment's grace is for those that are in
 	default:
-		l.pausedAt = f.StartedAt
+		l.pausedAt = l.since
 	}
 	l.pausedOut = l.pausedOut && !l.pausedAt.IsZero()
 	l.wasHealthy = l.wasHealthy || f.Health == HealthHealthy
 	for _, s := range l.signals {
-		if !s.at.Before(f.StartedAt) && l.stops(s.number, &f) && s.at.After(stopAt) {
+		if !s.at.Before(l.since) && l.stops(s.number, &f) && s.at.After(stopAt) {
 			stopAt = s.at
 		}
 	}

@@ -137,6 +137,9 @@ func (s *state) offerList() (chan<- listJob, listJob) {
 
 // step does what the time asks for, publishes, and answers those who waited for that.
 func (s *state) step() {
+	if step := s.w.clock.look(); step != 0 {
+		s.clockSet(step)
+	}
 	now := s.now()
 	s.w.turned.Store(&now)
 	s.tick(now)
@@ -273,7 +276,22 @@ func (s *state) streamed(e streamEvent) {
 			s.streamChanged()
 		}
 	case streamMessage:
-		s.hear(e.event)
+		s.hear(e.event, e.at)
+	}
+}
+
+// clockSet notes that the host's clock was set. Drains are dated anew: whoever reads them next knows the new clock alone.
+func (s *state) clockSet(step time.Duration) {
+	if step.Abs() >= time.Second {
+		s.w.log.Info("the host's clock was set", zap.Duration("by", step))
+	}
+	now := s.now()
+	for id, d := range s.drains {
+		d.Since = now.Add(d.Since.Sub(now))
+		s.drains[id] = d
+	}
+	if len(s.drains) > 0 {
+		s.persist()
 	}
 }
 
@@ -288,11 +306,15 @@ func (s *state) streamChanged() {
 	s.changed = true
 }
 
-// hear takes in one event.
-func (s *state) hear(e Event) {
+// hear takes in one event that happened at a time on our clock.
+func (s *state) hear(e Event, at time.Time) {
 	if e.Container == "" || s.seen.add(e) {
 		return
 	}
+	if ce := s.w.log.Check(zap.DebugLevel, "event"); ce != nil {
+		ce.Write(container12(e.Container), zap.String("action", e.Action), zap.String("signal", e.Signal), zap.Time("event_time", e.Time))
+	}
+	e.Time = at
 	if now := s.now(); now.Before(s.pastUntil) && e.Time.Before(s.stream.Since) {
 		s.pastUntil = now.Add(s.w.opts.Replay)
 		if most := s.stream.Since.Add(20 * s.w.opts.Replay); s.pastUntil.After(most) {
@@ -303,12 +325,6 @@ func (s *state) hear(e Event) {
 		s.w.metrics.heard(e.Action)
 		s.w.metrics.lastEvent.SetToCurrentTime()
 	})
-	if e.Time.IsZero() {
-		e.Time = s.now()
-	}
-	if ce := s.w.log.Check(zap.DebugLevel, "event"); ce != nil {
-		ce.Write(container12(e.Container), zap.String("action", e.Action), zap.String("signal", e.Signal), zap.Time("event_time", e.Time))
-	}
 	l := s.lives[e.Container]
 	if l == nil {
 		switch e.Action {

@@ -59,6 +59,8 @@ func (t Timing) survivor(f *Facts) time.Duration {
 // Container is what Resolve is told about one container: what the last inspection said, and what has been heard since.
 type Container struct {
 	*Facts
+	// Begun is StartedAt on the clock of Input.Now, which nobody sets; zero: StartedAt is.
+	Begun time.Time
 	// Ended reports whether that run is over, whatever State says: it died, or a new run's inspection is awaited.
 	Ended bool
 	// Disconnected reports whether its network was taken away after the inspection.
@@ -76,6 +78,14 @@ type Container struct {
 
 func (c *Container) run() target.Run {
 	return target.Run{ID: c.ID, Name: c.Name, StartedAt: c.StartedAt}
+}
+
+// begun is when the run began, on the clock of Input.Now.
+func (c *Container) begun() time.Time {
+	if c.Begun.IsZero() {
+		return c.StartedAt
+	}
+	return c.Begun
 }
 
 // running reports whether the container runs, paused or not.

@@ -22,6 +22,7 @@ const (
 type streamEvent struct {
 	kind  streamKind
 	event Event
+	at    time.Time // of an event: when it happened, on our clock
 	info  EngineInfo
 	past  bool // of streamUp: what has happened before has been told already
 	err   error
@@ -75,7 +76,7 @@ func (r *reopening) after(end ended) time.Duration {
 // ended is a session that is over.
 type ended struct {
 	opened time.Time // when the stream was open; zero: it never was
-	last   time.Time // of the last event, as Docker counts it
+	last   time.Time // of the last event, on our clock
 	err    error     // why it ended
 }
 
@@ -94,7 +95,7 @@ func (w *Watcher) reopenStream() {
 func (w *Watcher) streams(ctx context.Context) {
 	// The first stream goes back as far as a stop signal counts: a container may have been told to stop while no agent
 	// was watching. Docker remembers 256 events at most.
-	since := time.Now().Add(-w.opts.Timing.StopSurvivor)
+	since := time.Now().Add(-w.opts.Timing.StopSurvivor) // on our clock, as all below
 	wait := reopening{least: w.opts.ReconnectMin, most: w.opts.ReconnectMax}
 	for {
 		end := w.session(ctx, since)
@@ -139,7 +140,8 @@ func (w *Watcher) session(ctx context.Context, since time.Time) (end ended) {
 	opening := time.AfterFunc(w.opts.ConnectTimeout, func() {
 		cancel(fmt.Errorf("open event stream: no answer within %s", w.opts.ConnectTimeout))
 	})
-	messages, failed := w.engine.Events(ctx, since)
+	from, steady := w.clock.docker(since)
+	messages, failed := w.engine.Events(ctx, from)
 	if !opening.Stop() {
 		return end.because(context.Cause(ctx))
 	}
@@ -147,7 +149,7 @@ func (w *Watcher) session(ctx context.Context, since time.Time) (end ended) {
 	case <-w.reopen: // meant for the stream before
 	default:
 	}
-	past, known := w.past(ctx, since)
+	past, known := w.past(ctx, from)
 	select {
 	case err := <-failed: // some clients say so a moment later
 		return end.because(fmt.Errorf("open event stream: %w", err))
@@ -158,7 +160,8 @@ func (w *Watcher) session(ctx context.Context, since time.Time) (end ended) {
 			return end.because(context.Cause(ctx))
 		}
 	}
-	if !w.tell(ctx, streamEvent{kind: streamUp, info: info, past: known}) {
+	// What an engine dates later than now, since its clock was set back, only the stream tells.
+	if !w.tell(ctx, streamEvent{kind: streamUp, info: info, past: known && steady}) {
 		return end.because(ctx.Err())
 	}
 	begun := time.Now()
@@ -195,12 +198,16 @@ func (e ended) because(err error) ended {
 	return e
 }
 
-// bring hands on one event.
+// bring hands on one event. What has just arrived is new, whatever its date says: only what Docker dates to a moment that this
+// process knows of, and what a stream tells first of all, may be old.
 func (w *Watcher) bring(ctx context.Context, e Event, end *ended) bool {
-	if e.Time.After(end.last) {
-		end.last = e.Time
+	at, known := w.clock.ours(e.Time)
+	replayed := end.opened.IsZero() || time.Since(end.opened) < 20*w.opts.Replay
+	if e.Time.IsZero() || !known && !replayed {
+		at = time.Now()
 	}
-	return w.tell(ctx, streamEvent{event: e})
+	end.last = maxTime(end.last, at)
+	return w.tell(ctx, streamEvent{event: e, at: at})
 }
 
 func (w *Watcher) ping(ctx context.Context) (EngineInfo, error) {

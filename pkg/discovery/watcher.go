@@ -115,6 +115,7 @@ type Watcher struct {
 	metrics *Metrics
 	loaded  []Drain
 	loadErr error // why loaded is not what the store holds; nil: it is
+	clock   *dockerClock
 
 	events   chan streamEvent
 	jobs     chan job
@@ -152,6 +153,7 @@ func New(engine Engine, store DrainStore, publish func(*Snapshot), opts Options)
 	w := &Watcher{
 		engine: engine, store: store, publish: publish, opts: opts,
 		log: opts.Log.Named("discovery"), metrics: opts.Metrics,
+		clock:    newDockerClock(engine, opts.Timing.StopSurvivor),
 		events:   make(chan streamEvent, 1024), // as many as Docker keeps for a slow reader
 		jobs:     make(chan job),
 		answers:  make(chan answer),

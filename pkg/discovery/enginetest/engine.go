@@ -51,6 +51,7 @@ type Engine struct {
 	mu         sync.Mutex // guards all below
 	containers map[string]*container
 	made       int
+	ahead      time.Duration // of this process's clock
 	last       time.Time
 	ring       []discovery.Event
 	streams    map[*stream]struct{}
@@ -93,9 +94,26 @@ func (c Counts) Total() int {
 	return n
 }
 
+// SetClock sets the clock of the engine's host: by so much forward, or back. Whatever is dated from now on shows it.
+func (e *Engine) SetClock(by time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ahead += by
+	e.last = time.Time{}
+}
+
+// Clock implements discovery.Timekeeper.
+func (e *Engine) Clock() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.clock()
+}
+
+func (e *Engine) clock() time.Time { return time.Now().Round(0).Add(e.ahead) }
+
 // now is the time, never the same twice: Docker's nanoseconds order its events.
 func (e *Engine) now() time.Time {
-	t := time.Now().Round(0)
+	t := e.clock()
 	if !t.After(e.last) {
 		t = e.last.Add(1)
 	}

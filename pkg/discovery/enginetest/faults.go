@@ -105,11 +105,21 @@ func (e *Engine) SlowStreams(d time.Duration) {
 	e.faults.slowStream = d
 }
 
-// Remembered returns the events since a time that the engine remembers, whatever becomes of them on streams.
+// Remembered returns the events since a time, and up to now, that the engine remembers, whatever becomes of them on streams.
 func (e *Engine) Remembered(since time.Time) []discovery.Event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(e.ring), func(ev discovery.Event) bool { return ev.Time.Before(since) })
+	now := e.clock()
+	return slices.DeleteFunc(e.remembered(since), func(ev discovery.Event) bool { return ev.Time.After(now) })
+}
+
+// remembered returns what a new stream begins with: as Docker does, it goes back to the first event that is older.
+func (e *Engine) remembered(since time.Time) []discovery.Event {
+	begin := len(e.ring)
+	for begin > 0 && !e.ring[begin-1].Time.Before(since) {
+		begin--
+	}
+	return slices.Clone(e.ring[begin:])
 }
 
 // Silence keeps the streams that are open from delivering anything, while they stay open: a stream opened later is well.
@@ -258,10 +268,8 @@ func (e *Engine) Events(ctx context.Context, since time.Time) (<-chan discovery.
 		return out, failed
 	}
 	s := &stream{wake: make(chan struct{}, 1), delay: e.faults.slowStream}
-	for _, ev := range e.ring {
-		if !ev.Time.Before(since) {
-			s.push(ev)
-		}
+	for _, ev := range e.remembered(since) {
+		s.push(ev)
 	}
 	e.streams[s] = struct{}{}
 	e.mu.Unlock()

@@ -1,0 +1,112 @@
+package discovery
+
+import (
+	"sync"
+	"time"
+)
+
+// Timekeeper is an Engine whose times are of another clock than this host's.
+type Timekeeper interface {
+	Clock() time.Time
+}
+
+// stepLeast is the least step of the clock that is noticed: more than reading two clocks takes, and less than matters.
+const stepLeast = 20 * time.Millisecond
+
+// reignsMost is how many settings of the clock are remembered.
+const reignsMost = 16
+
+// dockerClock translates times that Docker writes, which are of the host's wall clock, to this process's monotonic clock,
+// which nobody sets: so whatever Docker dates can be compared with what was asked and answered here, and with other events,
+// also when the wall clock has been set meanwhile. Times that it returns have a monotonic reading, and show what the wall
+// clock shows now.
+type dockerClock struct {
+	wall func(now time.Time) time.Time // what Docker's clock shows
+	born time.Time
+	old  time.Duration // what is older than this process by so much is all the same
+
+	mu     sync.Mutex // guards the rest: the stream's goroutine translates, and the loop looks at the clock
+	seen   time.Time  // the last look
+	reigns []reign    // in order, never empty
+}
+
+// reign is a time in which nobody has set the clock.
+type reign struct {
+	after, from time.Time // the clock was set between these, on our clock; zero: before we knew it
+	origin      time.Time // what it shows, less how old this process is
+}
+
+func newDockerClock(engine Engine, old time.Duration) *dockerClock {
+	wall := func(now time.Time) time.Time { return now.Round(0) }
+	if k, ok := engine.(Timekeeper); ok {
+		wall = func(time.Time) time.Time { return k.Clock().Round(0) }
+	}
+	now := time.Now()
+	return &dockerClock{wall: wall, born: now, old: old, seen: now, reigns: []reign{{origin: wall(now)}}}
+}
+
+// look looks at the clock, and returns by how much it was set since the last look.
+func (c *dockerClock) look() (step time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	step, _ = c.looked()
+	return step
+}
+
+func (c *dockerClock) looked() (step time.Duration, now time.Time) {
+	now = time.Now()
+	origin := c.wall(now).Add(-now.Sub(c.born))
+	step = origin.Sub(c.reigns[len(c.reigns)-1].origin)
+	if step.Abs() < stepLeast { //mutant:trusts-the-clock
+		step = 0
+	} else {
+		c.reigns = append(c.reigns, reign{after: c.seen, from: now, origin: origin})
+		if len(c.reigns) > reignsMost {
+			c.reigns = c.reigns[1:]
+			c.reigns[0].after = time.Time{}
+		}
+	}
+	c.seen = now
+	return step, now
+}
+
+// ours translates a time that Docker has just told. Where the clock has shown it twice, it is the later one. It reports
+// whether the clock can have shown it as far as this process knows; else it is older than this process.
+func (c *dockerClock) ours(t time.Time) (at time.Time, known bool) {
+	if t.IsZero() {
+		return t, true // what never happened
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, now := c.looked()
+	until := now
+	for i := len(c.reigns) - 1; i >= 0; i-- {
+		r := &c.reigns[i]
+		at := c.born.Add(t.Sub(r.origin))
+		if !at.After(until.Add(stepLeast)) && (r.after.IsZero() || !at.Before(r.after.Add(-stepLeast))) {
+			return now.Add(at.Sub(now)), true
+		}
+		until = r.from
+	}
+	return now.Add(c.born.Add(-c.old).Sub(now)), false
+}
+
+// docker returns the earliest that Docker's clock has shown since a time of ours, and whether it was never set since.
+func (c *dockerClock) docker(since time.Time) (earliest time.Time, steady bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, now := c.looked()
+	until, steady := now, true
+	for i := len(c.reigns) - 1; i >= 0; i-- {
+		r := &c.reigns[i]
+		if until.Before(since) {
+			break
+		}
+		begin := maxTime(since, r.after)
+		if shown := r.origin.Add(begin.Sub(c.born)); earliest.IsZero() || shown.Before(earliest) {
+			earliest = shown
+		}
+		until, steady = r.from, i == len(c.reigns)-1
+	}
+	return earliest, steady
+}
