@@ -273,6 +273,26 @@ func TestWatcher_clockSet_waits(t *testing.T) {
 	}
 }
 
+// The clock may show the moment at which a run began again: a stop signal that comes before that is this run's all the same.
+func TestWatcher_clockSet_shownTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		id := h.engine.Create(web("web-1"))
+		release := h.engine.HangInspect(id)
+		h.settle(5 * time.Minute)
+		h.engine.Start(id)
+		h.settle(10 * time.Second)
+		h.engine.SetClock(-3 * time.Minute)
+		h.settle(10 * time.Second)
+		h.engine.Signal(id, 15)
+		h.settle(5 * time.Minute)
+		release()
+		h.settle(time.Minute)
+		h.wants()
+		h.verdict("web-1", discovery.Leaving)
+	})
+}
+
 // What happened while no stream was open is told by the next one, whenever in between the clock was set.
 func TestWatcher_clockSet_betweenStreams(t *testing.T) {
 	for _, first := range []bool{true, false} {

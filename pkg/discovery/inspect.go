@@ -181,7 +181,10 @@ func (s *state) accept(l *life, a answer) {
 	version, lookers := l.inspection.version, l.inspection.lookers
 	l.inspection = inspection{version: version, lookers: lookers}
 	l.alsoStops = alsoStops(&a.facts, s.rules)
-	since, _ := s.w.clock.ours(a.facts.StartedAt)
+	since, heard := l.begun(a.facts.StartedAt)
+	if !heard {
+		since, _ = s.w.clock.ours(a.facts.StartedAt)
+	}
 	stopAt := l.accept(a.facts, since, a.began, s.circumstances(l), s.admittedBefore(a.facts))
 	s.runIs(l)
 	s.rebear(l)

@@ -34,6 +34,7 @@ type life struct {
 	unpausedAt   time.Time
 	pausedOut    bool      // the pause has lasted long enough to take it out
 	startedAt    time.Time // the latest start heard of
+	startDated   time.Time // and its date
 	endedAt      time.Time // the latest end heard of, by whichever event
 	stoppedAt    time.Time // the latest stop heard of: somebody asked for it
 	crashes      int       // in a row, since a person stopped or started it
@@ -66,7 +67,8 @@ type heard struct {
 type circumstances struct {
 	now      time.Time
 	timing   Timing
-	stopping bool // a stop signal's drain holds the run in memory
+	stopping bool      // a stop signal's drain holds the run in memory
+	dated    time.Time // the event's time as Docker wrote it
 }
 
 func newLife(id string) *life { return &life{id: id} }
@@ -125,7 +127,7 @@ func (l *life) hear(e Event, c circumstances) heard {
 	}
 	switch e.Action {
 	case ActionStart:
-		return l.hearStart(e)
+		return l.hearStart(e, c)
 	case ActionDie:
 		l.count(e, c)
 		return l.end(e.Time) //mutant:inspects-on-die
@@ -147,9 +149,11 @@ func (l *life) hear(e Event, c circumstances) heard {
 	return heard{}
 }
 
-func (l *life) hearStart(e Event) heard {
+func (l *life) hearStart(e Event, c circumstances) heard {
 	before := l.startedAt
-	l.startedAt = maxTime(l.startedAt, e.Time)
+	if e.Time.After(before) {
+		l.startedAt, l.startDated = e.Time, c.dated
+	}
 	l.signals = signalsAfter(l.signals, e.Time)
 	over := false
 	switch {
@@ -281,6 +285,12 @@ func (l *life) hearNetwork(e Event, c circumstances) heard {
 	l.disconnected = true
 	// A container that exits by itself is disconnected before its die: then nobody needs to ask.
 	return heard{changed: true, ask: true, newer: true, delay: 250 * time.Millisecond}
+}
+
+// begun is when a run began that Docker dates so, if its start was heard: that is known better than what the date means.
+func (l *life) begun(dated time.Time) (time.Time, bool) {
+	d := l.startDated.Sub(dated)
+	return l.startedAt.Add(-d), !l.startDated.IsZero() && d >= 0 && d <= startSlack
 }
 
 // accept takes in an inspection of a run since the given time, which was begun at another and which nothing newer

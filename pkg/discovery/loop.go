@@ -314,6 +314,7 @@ func (s *state) hear(e Event, at time.Time) {
 	if ce := s.w.log.Check(zap.DebugLevel, "event"); ce != nil {
 		ce.Write(container12(e.Container), zap.String("action", e.Action), zap.String("signal", e.Signal), zap.Time("event_time", e.Time))
 	}
+	dated := e.Time
 	e.Time = at
 	if now := s.now(); now.Before(s.pastUntil) && e.Time.Before(s.stream.Since) {
 		s.pastUntil = now.Add(s.w.opts.Replay)
@@ -340,7 +341,9 @@ func (s *state) hear(e Event, at time.Time) {
 			return // it does not run, or a start or a list is about to say that it does
 		}
 	}
-	h := l.hear(e, s.circumstances(l))
+	c := s.circumstances(l)
+	c.dated = dated
+	h := l.hear(e, c)
 	if e.Action == ActionStart && h.newer {
 		l.inspection.tries, l.inspection.notNow = 0, time.Time{}
 	}

@@ -28,6 +28,9 @@ var weights = []struct {
 }{
 	{4, []string{"run"}},
 	{2, []string{"start", "stop", "restart", "term", "hup", "swap"}},
+	{1, []string{"again", "stop waiting", "int", "usr2", "stop with int"}},
+	{2, []string{"clock back", "clock forward"}},
+	{1, []string{"cut often", "down and up often"}},
 	{1, []string{"die", "remove", "flap", "quit", "pause", "unpause", "disconnect", "connect", "join", "leave"}},
 	{1, []string{"drain", "drain the host", "undrain", "undrain", "unhealthy", "healthy", "healthy", "healthy"}},
 	{1, []string{"cut", "tamper", "fail inspects", "fail list", "hang inspect", "down", "reboot", "reboot unannounced", "restart agent"}},
@@ -132,6 +135,8 @@ func (w *world) runFor(service string) string {
 	labels := map[string]string{discovery.TargetsLabel: service}
 	if service == "" {
 		labels = nil // somebody else's application, which takes ports all the same
+	} else if w.rand.IntN(3) == 0 {
+		labels[discovery.StopSignalsLabel] = "INT"
 	}
 	return w.create("", labels)
 }
@@ -163,6 +168,12 @@ func (w *world) do(a action) {
 		w.signal(id, 15)
 	case "quit":
 		w.signal(id, 3) // tells those to stop whose StopSignal it is
+	case "int":
+		w.signal(id, 2) // tells those to stop whose label says so
+	case "usr2":
+		w.signal(id, 12) // those whose group says so
+	case "clock back", "clock forward", "cut often", "down and up often":
+		w.often(a.what)
 	case "stale inspection", "stale list", "dies unseen", "late and stopped", "stopped in the queue", "stopped when throttled",
 		"removed when throttled", "refused and drained":
 		w.together(a.what, id)
@@ -191,7 +202,8 @@ func (w *world) do(a action) {
 		w.health(id, discovery.HealthUnhealthy)
 	case "down", "api down", "reboot", "reboot unannounced":
 		w.happens(func() { w.misbehave(a.what, id) })
-	case "run", "start", "restart", "swap", "replace", "flap", "stop", "die", "remove", "pause", "unpause", "disconnect", "connect", "join", "leave":
+	case "run", "start", "again", "stop waiting", "stop with int", "restart", "swap", "replace", "flap", "stop", "die", "remove", "pause", "unpause",
+		"disconnect", "connect", "join", "leave":
 		if a.what != "run" {
 			w.touch(id)
 		}
@@ -295,6 +307,12 @@ func (w *world) live(what, id string) {
 		w.run()
 	case "start":
 		w.restart(id, func() {})
+	case "again":
+		w.startedBy(w.engine.StartAgain, id)
+	case "stop waiting":
+		w.engine.StopWaiting(id)
+	case "stop with int":
+		w.engine.StopWith(id, 2, 130)
 	case "restart":
 		w.restart(id, func() { w.engine.Stop(id) })
 	case "swap":
@@ -333,12 +351,17 @@ func (w *world) live(what, id string) {
 // restart starts a container after something else.
 func (w *world) restart(id string, first func()) {
 	first()
+	w.startedBy(w.engine.Start, id)
+}
+
+// startedBy starts a container, by hand or by its restart policy.
+func (w *world) startedBy(start func(id string), id string) {
 	w.mu.Lock()
 	if f, _ := w.engine.Facts(id); !alive(f) {
 		delete(w.leaving, id)
 	}
 	w.mu.Unlock()
-	w.engine.Start(id)
+	start(id)
 }
 
 // join puts a container into a second network: that the first is gone says nothing any more of its ports.

@@ -85,6 +85,31 @@ func (w *world) together(what, id string) {
 // refusals are codes of calls that certainly took no effect.
 var refusals = []string{"Throttling", "AccessDenied", "InvalidTarget", "TooManyTargets"}
 
+// often does to the engine, or to the clock of its host, what agents bear once and not again and again.
+func (w *world) often(what string) {
+	switch what {
+	case "clock back", "clock forward":
+		steps := []time.Duration{3 * time.Second, 90 * time.Second, 7 * time.Minute, time.Hour, 26 * time.Hour}
+		by := steps[w.rand.IntN(len(steps))] + time.Duration(w.rand.IntN(1e9)) // no two moments ever show the same
+		if what == "clock back" {
+			by = -by
+		}
+		w.engine.SetClock(by)
+	case "cut often":
+		for range 3 + w.rand.IntN(4) {
+			w.engine.Cut()
+			w.pass(time.Duration(1+w.rand.IntN(25)) * time.Second)
+		}
+	case "down and up often":
+		for range 2 + w.rand.IntN(3) {
+			w.misbehave("down", "")
+			w.pass(time.Duration(1+w.rand.IntN(10)) * time.Second)
+			w.misbehave("up", "")
+			w.pass(time.Duration(3+w.rand.IntN(25)) * time.Second)
+		}
+	}
+}
+
 // comesAndGoes starts a container, and stops it after so long, or another one that runs.
 func (w *world) comesAndGoes(after time.Duration) {
 	var id string

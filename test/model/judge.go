@@ -111,11 +111,22 @@ func (w *world) tell(id string, before discovery.Facts, heard bool) {
 
 const stopSignal = "a stop signal"
 
+// tellsToStop reports whether a signal tells a container to stop: its own, that of its label, or else of its group.
+func tellsToStop(f discovery.Facts, signal int) bool {
+	stop, _ := target.ParseSignal(f.StopSignal)
+	switch label, labelled := f.Labels[discovery.StopSignalsLabel]; {
+	case signal == 9, signal == 15, signal == stop:
+		return true
+	case labelled:
+		return label == "INT" && signal == 2
+	}
+	return f.Labels[discovery.TargetsLabel] == careful && signal == 12
+}
+
 // signal sends a signal, and notes whether it tells the container to stop.
 func (w *world) signal(id string, signal int) {
 	f, _ := w.engine.Facts(id)
-	stop, _ := target.ParseSignal(f.StopSignal)
-	tells := alive(f) && (signal == 9 || signal == 15 || signal == stop)
+	tells := alive(f) && tellsToStop(f, signal)
 	if tells {
 		w.mu.Lock()
 		delete(w.wanted, id)
@@ -254,6 +265,13 @@ func (w *world) check() {
 			}
 		}
 	}
+	// A stream is opened soon after it has ended, where there is an engine; and later, where there was none for long.
+	if stream := w.agent.Stream(); !stream.Up && !stream.Since.IsZero() && !w.engineUp.IsZero() {
+		away := max(0, w.engineUp.Sub(stream.Since))
+		if blind := now.Sub(laterOf(w.engineUp, stream.Since)); blind > min(31*time.Second, 2*away+2200*time.Millisecond) {
+			w.problem("no stream for %s, though the engine was away for no more than %s: %s", blind, away, stream.Err)
+		}
+	}
 	// Nothing is published before the first full list, and what nobody has answered for since the agent began is kept.
 	if w.tampered || w.unknown || !w.agent.Stream().Up || w.snapshot == nil {
 		w.calm = laterOf(w.calm, now)
@@ -338,6 +356,7 @@ func (w *world) checkGroup(s string, may map[place]string) {
 func (w *world) quiesce() {
 	w.engine.Heal()
 	w.engine.Up()
+	w.engineIs(true)
 	w.straighten()
 	w.sim.ClearFaults()
 	w.pass(reading)

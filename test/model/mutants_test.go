@@ -79,6 +79,8 @@ var mutants = map[string]string{
 
 	// Whoever logs waits until it is written. Nobody reads it.
 	"waits-for-the-log": `w.mu.Unlock(); w.drain(w.done); w.mu.Lock()`,
+	// The host's clock was set back, and what happens from then on is taken for what happened long ago.
+	"trusts-the-clock": `if step < 1<<62 {`,
 
 	// A target that drains is still listed by DescribeTargetHealth, but serves nobody.
 	"counts-draining-as-present": `return !s.Absent()`,

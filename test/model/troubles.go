@@ -71,6 +71,7 @@ func (w *world) misbehave(what, id string) {
 		w.engine.Heal()
 	case "api down":
 		w.engine.APIDown()
+		w.engineIs(false)
 		// An engine that shuts down tells everybody to stop, on the stream that is still open.
 		for _, id := range w.engine.IDs()[:len(w.engine.IDs())/2] {
 			w.touch(id)
@@ -78,11 +79,13 @@ func (w *world) misbehave(what, id string) {
 		}
 	case "down":
 		w.engine.Down()
+		w.engineIs(false)
 		w.mu.Lock()
 		w.hearing = laterOf(w.hearing, time.Now().Add(time.Minute)) // and until the next list
 		w.mu.Unlock()
 	case "up":
 		w.engine.Up()
+		w.engineIs(true)
 	case "reboot", "reboot unannounced":
 		w.mu.Lock()
 		for _, id := range w.engine.IDs() {
@@ -230,6 +233,18 @@ func (s *stderr) goOn() {
 	if s.hung != nil {
 		close(s.hung)
 		s.hung = nil
+	}
+}
+
+// engineIs notes whether the engine answers.
+func (w *world) engineIs(up bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case !up:
+		w.engineUp = time.Time{}
+	case w.engineUp.IsZero():
+		w.engineUp = time.Now()
 	}
 }
 

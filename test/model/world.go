@@ -82,6 +82,7 @@ type world struct {
 	tampered bool
 	askew    time.Time // until when events may be missing or late
 	calm     time.Time // since when nothing keeps the agent from knowing and acting
+	engineUp time.Time // since when the engine answers; zero: it does not
 	hearing  time.Time // since when nothing keeps it from hearing events
 	withhold string    // a group whose wants are left out of what is published
 	heldBack []discovery.Event
@@ -143,7 +144,7 @@ func (h historian) Past(ctx context.Context, since time.Time) ([]discovery.Event
 func newWorld(seed uint64) *world {
 	w := &world{
 		engine: enginetest.New(), rand: rand.New(rand.NewPCG(seed, 2)),
-		served: map[place]time.Time{}, wanted: map[string]wanted{}, leaving: map[string]time.Time{}, calm: time.Now(),
+		served: map[place]time.Time{}, wanted: map[string]wanted{}, leaving: map[string]time.Time{}, calm: time.Now(), engineUp: time.Now(),
 		told: map[runKey]told{}, asked: map[place]asked{}, joined: map[string]bool{}, withheld: map[string]bool{},
 		drained: map[string]bool{}, names: map[string]bool{}, healthy: map[runKey]bool{}, misnamed: map[string]int{}, unserved: map[string]bool{},
 	}
@@ -195,7 +196,7 @@ func (w *world) groups() []config.Group {
 	for _, s := range slices.Sorted(slices.Values(services)) {
 		g := agenttest.Group(s)
 		if s == careful {
-			g.RegisterWhen = config.WhenHealthy
+			g.RegisterWhen, g.StopSignals = config.WhenHealthy, target.Signals(0).With(12)
 		}
 		if n := w.misnamed[s]; n > 0 {
 			g.Name = fmt.Sprintf("none-%d", n)

@@ -99,7 +99,6 @@ func (e *Engine) SetClock(by time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ahead += by
-	e.last = time.Time{}
 }
 
 // Clock implements discovery.Timekeeper.
@@ -113,12 +112,12 @@ func (e *Engine) clock() time.Time { return time.Now().Round(0).Add(e.ahead) }
 
 // now is the time, never the same twice: Docker's nanoseconds order its events.
 func (e *Engine) now() time.Time {
-	t := e.clock()
+	t := time.Now().Round(0)
 	if !t.After(e.last) {
 		t = e.last.Add(1)
 	}
 	e.last = t
-	return t
+	return t.Add(e.ahead)
 }
 
 // Facts returns what is true of a container now, and whether it exists.
