@@ -19,8 +19,8 @@ import (
 )
 
 // The model: random lives of containers on an engine that loses, repeats and delays events, whose lists and inspections
-// fail and hang, that goes away and comes back with its ports dealt anew, under an agent that is restarted. Three
-// things are asserted:
+// fail and hang, that goes away and comes back with its ports dealt anew, whose clock is set, under an agent that is
+// restarted. Three things are asserted:
 //
 //   - after the faults have ended and time has passed, exactly what runs and can be reached is wanted, on its port;
 //   - what nothing has happened to since it was wanted stays wanted in every snapshot, whatever fails around it;
@@ -37,6 +37,7 @@ var actionNames = []string{
 	"pause", "unpause", "unpause", "disconnect", "connect", "connect", "rename",
 	"cut", "silence", "tamper", "tamper", "straight", "fail inspect", "fail inspects", "fail list", "hang inspect", "hang list", "heal", "heal",
 	"down", "api down", "up", "up", "reboot", "reboot unannounced", "restart agent", "restart agent", "wait", "wait", "stale inspection", "stale list",
+	"clock back", "clock forward",
 }
 
 func drawActions(t *rapid.T) []action {
@@ -280,6 +281,10 @@ func (m *model) misbehave(a action, id string) {
 	case "up":
 		m.down = false
 		m.engine.Up()
+	case "clock back":
+		m.engine.SetClock(-time.Duration(m.rand.Int64N(int64(2 * time.Hour))))
+	case "clock forward":
+		m.engine.SetClock(time.Duration(m.rand.Int64N(int64(2 * time.Hour))))
 	case "reboot", "reboot unannounced":
 		clear(m.stable)
 		clear(m.leaving)
