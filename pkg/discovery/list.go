@@ -96,6 +96,10 @@ func (s *state) line(line Listed, a listAnswer) {
 		l = s.life(line.ID)
 	}
 	if s.newer(l, a.began) { //mutant:believes-older-answer/list
+		if l.facts == nil && alive(line.State) && l.startedAt.Before(a.began) && l.endedAt.Before(a.began) {
+			l.seenRunning(a.began) // what was heard since was no end, and did not say what it is
+			s.ask(l, slow)
+		}
 		return
 	}
 	if !alive(line.State) {

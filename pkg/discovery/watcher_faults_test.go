@@ -626,6 +626,42 @@ func TestWatcher_firstPublication(t *testing.T) {
 	})
 }
 
+// What is heard of a container while the first list is under way does not hide that it is there.
+func TestWatcher_heardDuringTheFirstList(t *testing.T) {
+	for name, happens := range map[string]func(*enginetest.Engine, string){
+		"signal that stops nobody": func(e *enginetest.Engine, id string) { e.Signal(id, 1) },
+		"rename":                   func(e *enginetest.Engine, id string) { e.Rename(id, "web-1") },
+		"pause":                    func(e *enginetest.Engine, id string) { e.Pause(id); e.Unpause(id) },
+		"second network":           func(e *enginetest.Engine, id string) { e.Join(id, "other") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				engine := enginetest.New()
+				id := engine.Run(web("web-1"))
+				time.Sleep(time.Minute)
+				list, inspect := engine.HangList(), engine.HangInspect(id)
+				h := watch(t, engine, &memoryStore{}, options())
+				h.settle(time.Second)
+				happens(engine, id)
+				h.settle(time.Second)
+				list()
+				h.settle(20 * time.Second)
+				if h.w.Snapshot() == nil {
+					t.Fatal("nothing is published")
+				}
+				inspect()
+				h.settle(5 * time.Second)
+				for _, s := range h.snapshots() {
+					if len(s.Wants["web"]) == 0 && len(s.Unknown) == 0 {
+						t.Errorf("it is neither wanted nor unknown: %s", describe(s))
+					}
+				}
+				h.wants("web-1:32768")
+			})
+		})
+	}
+}
+
 // With quick answers there is one publication at the start, and it is whole.
 func TestWatcher_startsWithRunningContainers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
