@@ -150,6 +150,9 @@ func (w *world) published(wants map[string][]target.Want, unknown []string) {
 	}
 	for _, s := range services {
 		_, there := wants[s]
+		if w.withheld[s] && there {
+			w.shown[s] = now
+		}
 		w.withheld[s] = !there
 	}
 	for service, list := range wants {
@@ -321,7 +324,7 @@ func (w *world) checkGroup(s string, may map[place]string) {
 			served[s] = append(served[s], p.target())
 		}
 	}
-	settled := now.Sub(w.failed) > doubt && now.Sub(w.throttled) > time.Hour && s != w.withhold
+	settled := now.Sub(w.failed) > doubt && now.Sub(w.throttled) > time.Hour && !w.withheld[s] && s != w.withhold
 	diff := exact.Compare(registered, asked, others(s))
 	for _, x := range diff.Gone {
 		w.problem("%v is gone, which is not ours", x)
@@ -331,7 +334,7 @@ func (w *world) checkGroup(s string, may map[place]string) {
 		if !ours(x.Target) {
 			w.problem("%v is registered, which is not ours", x)
 		}
-		if a := w.asked[p]; settled && !w.unknown && now.Sub(laterOf(a.since, w.knownAt)) > prompt {
+		if a := w.asked[p]; settled && !w.unknown && now.Sub(laterOf(laterOf(a.since, w.knownAt), w.shown[s])) > prompt {
 			w.problem("%v is registered; it is not wanted since %s, and AWS is well since %s", p, clock(a.since), clock(w.failed))
 		}
 	}

@@ -87,22 +87,23 @@ type world struct {
 	withhold string    // a group whose wants are left out of what is published
 	heldBack []discovery.Event
 
-	told      map[runKey]told // runs that the agent was told not to serve
-	asked     map[place]asked // what was published last
-	drained   map[string]bool // containers that the operator has drained; "" is the host
-	names     map[string]bool // names that the operator has drained
-	ends      []func()        // of drains that end with the agent, if that ends before it can save them
-	healthy   map[runKey]bool // runs whose HEALTHCHECK has passed
-	joined    map[string]bool // containers that have been in a second network
-	withheld  map[string]bool // groups that the registrar has older wants of than the watcher
-	unknown   bool            // a container is there of which nothing is known: what is registered for it stays
-	knownAt   time.Time       // when that was over
-	failed    time.Time       // the last call that was not answered well, or the last agent's start
-	throttled time.Time       // the last call that was throttled or refused
-	seldom    bool            // looks were throttled: it looks less often
-	byHand    time.Time       // when somebody deregistered what is ours
-	misnamed  map[string]int  // services for which the configuration names a group that does not exist, and which
-	unserved  map[string]bool // of those: the agent has no way to know which group it was
+	told      map[runKey]told      // runs that the agent was told not to serve
+	asked     map[place]asked      // what was published last
+	drained   map[string]bool      // containers that the operator has drained; "" is the host
+	names     map[string]bool      // names that the operator has drained
+	ends      []func()             // of drains that end with the agent, if that ends before it can save them
+	healthy   map[runKey]bool      // runs whose HEALTHCHECK has passed
+	joined    map[string]bool      // containers that have been in a second network
+	withheld  map[string]bool      // groups that the registrar has older wants of than the watcher
+	shown     map[string]time.Time // since when it has the watcher's again
+	unknown   bool                 // a container is there of which nothing is known: what is registered for it stays
+	knownAt   time.Time            // when that was over
+	failed    time.Time            // the last call that was not answered well, or the last agent's start
+	throttled time.Time            // the last call that was throttled or refused
+	seldom    bool                 // looks were throttled: it looks less often
+	byHand    time.Time            // when somebody deregistered what is ours
+	misnamed  map[string]int       // services for which the configuration names a group that does not exist, and which
+	unserved  map[string]bool      // of those: the agent has no way to know which group it was
 	removals  removals
 }
 
@@ -145,7 +146,7 @@ func newWorld(seed uint64) *world {
 	w := &world{
 		engine: enginetest.New(), rand: rand.New(rand.NewPCG(seed, 2)),
 		served: map[place]time.Time{}, wanted: map[string]wanted{}, leaving: map[string]time.Time{}, calm: time.Now(), engineUp: time.Now(),
-		told: map[runKey]told{}, asked: map[place]asked{}, joined: map[string]bool{}, withheld: map[string]bool{},
+		told: map[runKey]told{}, asked: map[place]asked{}, joined: map[string]bool{}, withheld: map[string]bool{}, shown: map[string]time.Time{},
 		drained: map[string]bool{}, names: map[string]bool{}, healthy: map[runKey]bool{}, misnamed: map[string]int{}, unserved: map[string]bool{},
 	}
 	w.sim = elbsim.New(elbsim.Config{
