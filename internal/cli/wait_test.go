@@ -54,11 +54,11 @@ func TestWait_timeout(t *testing.T) {
 	a := newShownAgent(t)
 	w := testWant("web-1", 32768)
 	a.show(1, []target.Want{w}, nil, registered(w, "unhealthy", "Target.Timeout"))
-	code, out, stderr := a.run(t.Context(), "wait", "web-1", "--timeout", "50ms", "--json")
+	code, out, stderr := a.run(t.Context(), "wait", "web-1", "--timeout", "1s", "--json")
 	if code != exitFailure {
 		t.Errorf("got %d; want %d", code, exitFailure)
 	}
-	for _, want := range []string{"not healthy after 50ms", "Target.Timeout", "security group"} {
+	for _, want := range []string{"not healthy after 1s", "Target.Timeout", "security group"} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("got %q; want it to contain %q", stderr, want)
 		}

@@ -95,6 +95,9 @@ func (w *world) often(what string) {
 			by = -by
 		}
 		w.engine.SetClock(by)
+		w.mu.Lock()
+		w.clockSet = append(w.clockSet, time.Now())
+		w.mu.Unlock()
 	case "cut often":
 		for range 3 + w.rand.IntN(4) {
 			w.engine.Cut()

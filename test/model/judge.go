@@ -36,13 +36,14 @@ func (w *world) problem(format string, args ...any) {
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 // truth is which container has which place now, for those that may be served. A container that was told to stop may be
-// again when it has outlived that by so much.
+// again when it has outlived that by so much; and, where that is for short, when the agent that runs cannot know when that was.
 func (w *world) truth(outlived time.Duration) map[place]string {
 	out := map[place]string{}
 	for _, id := range w.engine.IDs() {
 		f, ok := w.engine.Facts(id)
 		service := f.Labels[discovery.TargetsLabel]
 		since, told := w.leaving[id]
+		told = told && !(outlived < survive && w.undated(since))
 		switch {
 		case !ok || !alive(f) || len(f.Published) == 0 || told && time.Since(since) < outlived,
 			w.drains(id, f.Name), service == careful && !w.healthy[keyOf(id, f.StartedAt)]:
@@ -51,6 +52,12 @@ func (w *world) truth(outlived time.Duration) map[place]string {
 		out[place{service, f.Published[0].HostPort}] = id
 	}
 	return out
+}
+
+// undated reports whether the clock was set between that time and the beginning of the agent that runs: how long ago it
+// was cannot be known then.
+func (w *world) undated(t time.Time) bool {
+	return slices.ContainsFunc(w.clockSet, func(at time.Time) bool { return !at.Before(t) && !at.After(w.began) })
 }
 
 // drains reports whether the operator has drained the container, its name, or the host.
@@ -299,7 +306,8 @@ func (w *world) checkWant(x target.Want) {
 	if x.Group == careful && !w.healthy[key] {
 		w.problem("%s:%d is wanted, and it has not been healthy yet", x.Run.Name, x.HostPort4)
 	}
-	if was && !now.Before(t.from) && (t.to.IsZero() || now.Before(t.to)) {
+	if was && !now.Before(t.from) && (t.to.IsZero() || now.Before(t.to)) &&
+		!(t.why == stopSignal && w.undated(t.from)) { // its drain may have been among those that could not be read
 		w.problem("%s:%d is wanted, though the agent was told of %s at %s", x.Run.Name, x.HostPort4, t.why, clock(t.from))
 	}
 	if w.withheld[x.Group] {

@@ -80,11 +80,13 @@ type world struct {
 	wanted   map[string]wanted    // since nothing happened to the container
 	leaving  map[string]time.Time // containers that were told to stop, since when
 	tampered bool
-	askew    time.Time // until when events may be missing or late
-	calm     time.Time // since when nothing keeps the agent from knowing and acting
-	engineUp time.Time // since when the engine answers; zero: it does not
-	hearing  time.Time // since when nothing keeps it from hearing events
-	withhold string    // a group whose wants are left out of what is published
+	askew    time.Time   // until when events may be missing or late
+	calm     time.Time   // since when nothing keeps the agent from knowing and acting
+	engineUp time.Time   // since when the engine answers; zero: it does not
+	clockSet []time.Time // when the host's clock was set
+	began    time.Time   // when the agent that runs was started
+	hearing  time.Time   // since when nothing keeps it from hearing events
+	withhold string      // a group whose wants are left out of what is published
 	heldBack []discovery.Event
 
 	told      map[runKey]told      // runs that the agent was told not to serve
@@ -229,7 +231,7 @@ func (w *world) start() {
 		o.Engine = historian{w.engine}
 	}
 	w.mu.Lock()
-	w.snapshot = nil
+	w.snapshot, w.began = nil, time.Now()
 	w.removals = removals{accepted: map[place]bool{}, troubled: map[string]time.Time{}, waiting: map[place]overdue{}}
 	w.mu.Unlock()
 	core, stop, err := agenttest.RunCore(o)
