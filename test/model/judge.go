@@ -54,10 +54,19 @@ func (w *world) truth(outlived time.Duration) map[place]string {
 	return out
 }
 
-// undated reports whether the clock was set between that time and the beginning of the agent that runs: how long ago it
-// was cannot be known then.
+// undated reports whether the agent that runs cannot know how long ago that time was: the clock was set between it and the
+// agent's beginning, or so soon before and after it that the agent has not looked at the clock meanwhile.
 func (w *world) undated(t time.Time) bool {
-	return slices.ContainsFunc(w.clockSet, func(at time.Time) bool { return !at.Before(t) && !at.After(w.began) })
+	var before time.Time
+	for _, at := range w.clockSet {
+		switch {
+		case !at.After(w.began) && !at.Before(t), !at.Before(t) && at.Sub(before) < 10*time.Second:
+			return true
+		case !at.After(t):
+			before = at
+		}
+	}
+	return false
 }
 
 // drains reports whether the operator has drained the container, its name, or the host.
