@@ -179,10 +179,12 @@ func (r *Registrar) Follow(keys []string) (stop func()) {
 // unclaimed at that moment: nothing else is touched. It reports false where the group is not served.
 func (r *Registrar) Prune(key string, targets []target.Target) bool {
 	return r.env.followers.each(key, func(rec *reconciler) {
-		targets := slices.Clone(targets)
-		if before := rec.pruning.Swap(&targets); before != nil {
-			targets = append(targets, *before...)
-			rec.pruning.Store(&targets)
+		for done := false; !done; { // whoever reads the list keeps it, so it is never changed
+			before, all := rec.pruning.Load(), slices.Clone(targets)
+			if before != nil {
+				all = append(all, *before...)
+			}
+			done = rec.pruning.CompareAndSwap(before, &all)
 		}
 		rec.poke()
 	})
