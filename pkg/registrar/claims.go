@@ -120,7 +120,7 @@ func youngest(wants []target.Want) target.Want {
 // port to somebody else meanwhile; and those that are wanted by all but the address, which this host does not know yet.
 func (r *reconciler) keep() map[target.Target]bool {
 	keep := map[target.Target]bool{}
-	if r.addressOpen() && r.in.serves() {
+	if addressOpen(r.in.self, r.in.facts) && r.in.serves() {
 		wanted := map[uint16]bool{}
 		for _, w := range r.in.wants {
 			if r.in.facts.Takes(w.Protocol) {
@@ -149,12 +149,12 @@ func (r *reconciler) keep() map[target.Target]bool {
 
 // addressOpen reports whether the group's targets have an address of this host for their id that may become known yet: the
 // metadata service has not told the account, with the IPv4 address, or the VPC, with the IPv6 address.
-func (r *reconciler) addressOpen() bool {
-	told := r.in.self.Account
-	if r.in.facts.IPAddressType == "ipv6" {
-		told = r.in.self.VPC
+func addressOpen(self elb.Self, f elb.Facts) bool {
+	told := self.Account
+	if f.IPAddressType == "ipv6" {
+		told = self.VPC
 	}
-	return r.ownID() == "" && told == ""
+	return ownID(self, f) == "" && told == ""
 }
 
 // holder returns who has the target's port, in a protocol and address family that the group speaks.
@@ -183,16 +183,16 @@ func (r *reconciler) ours(t target.Target) bool {
 }
 
 // mine reports whether a target is this host's at all. Nothing else is ever considered.
-func (r *reconciler) mine(t target.Target) bool { return t.ID != "" && t.ID == r.ownID() }
+func (r *reconciler) mine(t target.Target) bool { return t.ID != "" && t.ID == ownID(r.in.self, r.in.facts) }
 
-// ownID is the id of this host's targets in the group; empty where it can have none.
-func (r *reconciler) ownID() string {
-	if r.in.facts.TargetType != "ip" {
-		return r.in.self.InstanceID
+// ownID is the id of this host's targets in a group; empty where it can have none.
+func ownID(self elb.Self, f elb.Facts) string {
+	if f.TargetType != "ip" {
+		return self.InstanceID
 	}
-	address := r.in.self.Address4
-	if r.in.facts.IPAddressType == "ipv6" {
-		address = r.in.self.Address6
+	address := self.Address4
+	if f.IPAddressType == "ipv6" {
+		address = self.Address6
 	}
 	if !address.IsValid() {
 		return ""

@@ -99,7 +99,7 @@ func (r *reconciler) survey(seen map[target.Target]elb.Sighting, now time.Time) 
 		}
 		r.find(t, s, now)
 	}
-	r.env.sawPeers(r.arn, peers, r.ownID())
+	r.env.sawPeers(r.arn, peers, ownID(r.in.self, r.in.facts))
 }
 
 // find says whose a target of this host is that was found registered.

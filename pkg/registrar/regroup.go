@@ -85,7 +85,9 @@ type stay struct {
 // | has accepted some                    | what it has of the rest                                                |
 // | has accepted all                     | nothing                                                                |
 //
-// Where there are several groups before, nothing new comes in to any.
+// Where there are several groups before, nothing new comes in to any, and nor does it to one that another key names by now: that
+// one's clients have other work for it. A group is left when the new one has accepted some and all that it has of the rest is
+// nothing: that nothing is wanted for a moment, or that nobody has looked at a container yet, proves no move.
 func (r *Registrar) stays(d *Desired) map[string]*stay {
 	out := map[string]*stay{}
 	for _, g := range d.Groups {
@@ -105,11 +107,13 @@ func (r *Registrar) stays(d *Desired) map[string]*stay {
 			if !ok {
 				continue
 			}
+			open := addressOpen(r.self, before)
 			kept := rest
-			if len(former) > 1 || some {
+			if !open && (len(former) > 1 || some || r.othersName(d.Groups, g.Key, before)) {
 				kept = r.entered(before, rest)
 			}
-			if set, _ := Bind(r.self, before, kept); found && computed && len(set) == 0 {
+			moved := found && computed && (some || len(wants) > 0 && len(rest) == 0)
+			if set, _ := Bind(r.self, before, kept); moved && len(set) == 0 && len(d.Unknown) == 0 && !open {
 				r.moves.left(g.Key, groupARN)
 				r.sayHeld(g, before, "")
 				continue
@@ -128,6 +132,14 @@ func (r *Registrar) stays(d *Desired) map[string]*stay {
 		}
 	}
 	return out
+}
+
+// othersName reports whether another key than this one names a group, or may: its reference was not found yet.
+func (r *Registrar) othersName(groups []elb.Group, key string, before elb.Facts) bool {
+	return slices.ContainsFunc(groups, func(g elb.Group) bool {
+		facts, found := r.found[g.Reference().Identity()]
+		return g.Key != key && (facts.ARN == before.ARN || !found && g.Reference().Names(before))
+	})
 }
 
 // knownOf returns the facts of a group that was served before; false where it is not served and another version has not
