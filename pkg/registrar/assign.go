@@ -26,12 +26,12 @@ func (r *Registrar) assign(ctx context.Context, d *Desired) {
 	r.moving.Store(len(stays) > 0)
 	// What has left the configuration is cleaned up, unless it may be what a reference names that is not found yet, or is held
 	// for a key that names another one.
-	for _, groupARN := range slices.Concat(slices.Collect(maps.Keys(r.reconcilers)), slices.Collect(maps.Keys(r.recovered))) {
+	for _, groupARN := range slices.Concat(slices.Collect(maps.Keys(r.reconcilers)), slices.Collect(maps.Keys(r.recovered)), slices.Collect(maps.Keys(stays))) {
 		if _, named := keysOf[groupARN]; !named && (stays[groupARN] != nil || !mayBe(groupARN, unfound)) {
 			keysOf[groupARN] = nil
 			if r.reconcilers[groupARN] == nil {
 				// Before any other is looked at: nobody takes the groups of the configuration for all there is.
-				facts := r.recovered[groupARN][0].Facts
+				_, facts := r.leftIn(groupARN)
 				r.env.board.put(groupARN, GroupStatus{ARN: groupARN, Name: facts.Name, State: StateWaiting, Facts: facts})
 			}
 		}
@@ -62,6 +62,14 @@ func mayBe(groupARN string, unfound []elb.Group) bool {
 	return slices.ContainsFunc(unfound, func(g elb.Group) bool { return g.Reference().Names(facts) })
 }
 
+// leftIn returns what an earlier agent left of a group that is not served yet.
+func (r *Registrar) leftIn(groupARN string) (elb.Group, elb.Facts) {
+	if entries := r.recovered[groupARN]; len(entries) > 0 {
+		return entries[0].Group, entries[0].Facts
+	}
+	return elb.Group{ARN: groupARN}, r.moves.kept[groupARN]
+}
+
 // fill completes an input. It reports false where the group's wants are not known.
 func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []elb.Group, kept *stay) bool {
 	in.owner = elb.OwnLedger
@@ -72,7 +80,7 @@ func (r *Registrar) fill(in *input, d *Desired, groupARN string, groups []elb.Gr
 		before := running.slot.Load()
 		in.group, in.facts = before.group, before.facts
 	} else {
-		in.group, in.facts = r.recovered[groupARN][0].Group, r.recovered[groupARN][0].Facts
+		in.group, in.facts = r.leftIn(groupARN)
 	}
 	for _, g := range groups {
 		wants, computed := d.Wants[g.Key]

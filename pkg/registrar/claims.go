@@ -48,7 +48,6 @@ func (r *reconciler) adjust(in *input) {
 			}
 		}()
 	}
-	regrouped := r.in == nil || !maps.Equal(r.in.groups, in.groups)
 	r.in = in
 	r.want, r.refusals = Bind(in.self, in.facts, in.wants)
 	r.cond.AwaitGone = in.facts.TargetType == "ip"
@@ -57,13 +56,11 @@ func (r *reconciler) adjust(in *input) {
 		_, kept := r.have[t]
 		return !kept || len(r.want[t]) > 0
 	})
-	if regrouped {
-		r.rename()
-	}
+	r.rename()
 }
 
 // rename has the ledger know the key of each target that is wanted, so that the next agent knows whose it is should the key
-// name another group by then.
+// name another group by then: the keys may have been renamed, or a container's own. It writes only what differs.
 func (r *reconciler) rename() {
 	var claims []ledger.Entry
 	for _, h := range r.env.ledger.Holdings(r.arn, r.want.Sorted()) {
@@ -183,7 +180,9 @@ func (r *reconciler) ours(t target.Target) bool {
 }
 
 // mine reports whether a target is this host's at all. Nothing else is ever considered.
-func (r *reconciler) mine(t target.Target) bool { return t.ID != "" && t.ID == ownID(r.in.self, r.in.facts) }
+func (r *reconciler) mine(t target.Target) bool {
+	return t.ID != "" && t.ID == ownID(r.in.self, r.in.facts)
+}
 
 // ownID is the id of this host's targets in a group; empty where it can have none.
 func ownID(self elb.Self, f elb.Facts) string {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"berth/internal/elbsim"
+	"berth/pkg/registrar"
 	"berth/pkg/registrar/elb"
 )
 
@@ -153,5 +154,144 @@ func TestRegistrar_groupIsTakenOverWhileTheKeyMoves(t *testing.T) {
 		w.want("api", 1, "web", 2)
 		w.after(time.Minute)
 		w.called("RegisterTargets web 1", "RegisterTargets web2 2")
+	}, web())
+}
+
+// Two wrong references in a row, the first to a group that refuses: it has nothing of the key, and the one that serves takes in
+// what is new.
+func TestRegistrar_twoWrongReferencesInARow(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.movedToARefusing()
+		w.renamed("wbe")
+		w.want("web", 1)
+		w.after(time.Minute)
+		w.want("web", 1, 2)
+		w.after(time.Hour)
+		w.registered("web", 1, 2)
+		w.want()
+		w.after(time.Minute)
+		w.want("web", 3)
+		w.after(time.Hour)
+		w.registered("web", 3)
+	}, web())
+}
+
+// removedAtTheBoot ends the agent with all that is registered, and has that removed as `berth boot` does.
+func removedAtTheBoot(w *world) {
+	w.t.Helper()
+	w.stop()
+	api, _, _ := w.connect(w.t.Context())
+	if n, err := registrar.RemoveStale(w.t.Context(), api, w.ledger, w.ledger.Entries(), registrar.Options{}); n != 1 || err != nil {
+		w.t.Fatal(n, err)
+	}
+}
+
+// The containers of a key end before the agent does, as in a reboot: the next one knows which group served the key, whether it
+// ended well, was killed, or `berth boot` has removed what was left.
+func TestRegistrar_rebootWithoutContainers(t *testing.T) {
+	for name, end := range map[string]func(w *world){
+		"in good order": func(w *world) {
+			w.want()
+			w.after(10 * time.Minute)
+			w.stop()
+		},
+		"removed at the boot": removedAtTheBoot,
+		"removed at the boot, by an older agent": func(w *world) {
+			removedAtTheBoot(w)
+			w.ledger.NoteServes(nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.start()
+				w.want("web", 1)
+				w.after(time.Minute)
+				w.renamed("wbe")
+				w.want("web", 1)
+				w.after(time.Minute)
+				end(w)
+				w.registered("web")
+				w.startWith(registrar.Options{BootID: "boot-2"}, func(api elb.API) elb.API { return api })
+				w.want("web")
+				w.after(time.Minute)
+				w.want("web", 2)
+				w.after(time.Hour)
+				w.registered("web", 2)
+				if g, _ := w.heldBy("web"); g.Name != "web" {
+					t.Errorf("held by %q; want the group web", g.Name)
+				}
+				w.groups = nil
+				w.want()
+				w.after(time.Hour)
+				w.registered("web")
+				if kept := w.ledger.Serves(); len(kept) > 0 {
+					t.Errorf("the ledger has %v; want nothing of a key that is gone", kept)
+				}
+			}, web())
+		})
+	}
+}
+
+// That the new group has accepted some is not forgotten with the containers that it had: nothing new comes in to the one before.
+func TestRegistrar_acceptedOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.addGroup(elbsim.Group{Name: "web2"})
+		arn := w.sim.GroupARN("web2")
+		w.startWith(registrar.Options{}, func(api elb.API) elb.API { return pickyIn{picky{api}, arn} })
+		w.want("web", 1, 2)
+		w.after(time.Minute)
+		w.renamed("web2")
+		w.want("web", 1, 2)
+		w.after(time.Minute)
+		w.registered("web", 1)
+		w.registered("web2", 2)
+		w.want("web", 1)
+		w.after(time.Hour)
+		w.refuseIn("web2")
+		w.want("web", 1, 3)
+		w.after(time.Minute)
+		w.registered("web", 1)
+		w.registered("web2")
+	}, web())
+}
+
+// A container changes its key, without a call. The ledger knows it, should that key's reference be wrong later.
+func TestRegistrar_containerThatChangesItsKey(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.groups = []elb.Group{{Key: "a", Name: "web"}, {Key: "b", Name: "web"}}
+		w.start()
+		w.want("a", 1, 2)
+		w.after(time.Minute)
+		w.want("a", 1, "b", 2)
+		w.after(time.Second)
+		if e := w.ledger.Entries(); len(e) != 2 || e[1].Group.Key != "b" {
+			t.Errorf("the ledger has %+v; want port 2 under b", e)
+		}
+		w.stop()
+		w.groups = []elb.Group{{Key: "a", Name: "web"}, {Key: "b", Name: "wbe"}}
+		w.start()
+		w.want("a", 1, "b", 2)
+		w.after(time.Hour)
+		w.registered("web", 1, 2)
+	}, web())
+}
+
+// Each time that a key begins to wait for another group is in the log, and each end.
+func TestRegistrar_saysEachHold(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(time.Minute)
+		for range 2 {
+			for _, name := range []string{"wbe", "web"} {
+				w.renamed(name)
+				w.want("web", 1)
+				w.after(time.Minute)
+			}
+		}
+		begun, ended := w.logs.FilterMessageSnippet("names another target group").Len(), w.logs.FilterMessageSnippet("no longer held").Len()
+		if begun != 2 || ended != 2 {
+			t.Errorf("the log has %d that begin and %d that end; want two of each", begun, ended)
+		}
 	}, web())
 }

@@ -24,13 +24,52 @@ type Held struct {
 
 // moves is which group each key means, and which it meant before. It belongs to the supervisor's goroutine.
 type moves struct {
-	serves map[string]string          // ARN, by key: what its reference was found to mean
-	former map[string]map[string]bool // ARNs, by key: what may still have targets of it
-	said   map[string]bool            // key and ARN of those that are held, as the log has it
+	serves   map[string]string          // ARN, by key: what its reference was found to mean
+	former   map[string]map[string]bool // ARNs, by key: what may still have targets of it
+	accepted map[string]elb.Facts       // by key: the group that last accepted a target of it
+	kept     map[string]elb.Facts       // by ARN: accepted, as an earlier agent left it
+	said     map[holding]bool           // those that are held, as the log has it
 }
 
+// holding is a key and a group that is held for it.
+type holding struct{ key, arn string }
+
 func newMoves() moves {
-	return moves{serves: map[string]string{}, former: map[string]map[string]bool{}, said: map[string]bool{}}
+	return moves{
+		serves: map[string]string{}, former: map[string]map[string]bool{},
+		accepted: map[string]elb.Facts{}, kept: map[string]elb.Facts{}, said: map[holding]bool{},
+	}
+}
+
+// recall takes in what an earlier agent left: the entries of its ledger that can be reached, and the groups that last accepted a
+// target of each key. A target that is registered, or may be, says most. Where a key has none, as after a reboot, it is the group
+// that last accepted one, or one that a target has just left.
+func (m *moves) recall(entries []ledger.Entry, serves map[string]elb.Facts, region string) {
+	registered := map[string]bool{}
+	for _, e := range entries {
+		if e.Phase != ledger.Removing {
+			m.had(e.Group.Key, e.ARN())
+		}
+		registered[e.Group.Key] = registered[e.Group.Key] || e.Phase == ledger.Registered
+	}
+	for key, facts := range serves {
+		if of, _ := elb.PlaceOf(facts.ARN); of == "" || region != "" && of != region {
+			continue
+		}
+		m.accepted[key], m.kept[facts.ARN] = facts, facts
+		if !registered[key] {
+			m.had(key, facts.ARN)
+		}
+	}
+	left := map[string]string{}
+	for _, e := range entries {
+		if e.Phase == ledger.Removing && len(m.former[e.Group.Key]) == 0 {
+			left[e.Group.Key] = e.ARN()
+		}
+	}
+	for key, groupARN := range left {
+		m.had(key, groupARN)
+	}
 }
 
 // had notes that a group may still have targets of a key.
@@ -58,6 +97,22 @@ func (m *moves) follow(groups []elb.Group, found map[string]elb.Facts) {
 	}
 	maps.DeleteFunc(m.serves, func(key, _ string) bool { return !configured[key] })
 	maps.DeleteFunc(m.former, func(key string, _ map[string]bool) bool { return !configured[key] })
+	maps.DeleteFunc(m.accepted, func(key string, _ elb.Facts) bool { return !configured[key] })
+}
+
+// remember has the ledger know which group last accepted a target of each key, for an agent that finds no entry of the key:
+// its containers may have ended by then.
+func (r *Registrar) remember() {
+	d := r.desired.Load()
+	if d == nil || r.env.dry {
+		return
+	}
+	for _, g := range d.Groups {
+		if facts, ok := r.found[g.Reference().Identity()]; ok {
+			r.hasAccepted(facts, g.Key)
+		}
+	}
+	r.env.ledger.NoteServes(maps.Clone(r.moves.accepted))
 }
 
 // left notes that a group is none that a key has left any more.
@@ -95,12 +150,13 @@ func (r *Registrar) stays(d *Desired) map[string]*stay {
 		if len(former) == 0 {
 			continue
 		}
+		r.narrow(g.Key, former)
 		wants, computed := d.Wants[g.Key]
 		facts, found := r.found[g.Reference().Identity()]
 		rest, some := wants, false
 		if found && computed {
 			rest = r.unaccepted(facts, wants)
-			some = len(rest) < len(wants) || r.hasAccepted(facts.ARN, g.Key)
+			some = len(rest) < len(wants) || r.hasAccepted(facts, g.Key)
 		}
 		for _, groupARN := range slices.Sorted(maps.Keys(former)) {
 			before, ok := r.knownOf(groupARN)
@@ -131,7 +187,28 @@ func (r *Registrar) stays(d *Desired) map[string]*stay {
 			s.groups[g.Key] = r.namedBefore(groupARN, g.Key)
 		}
 	}
+	r.sayOver()
 	return out
+}
+
+// narrow drops groups before that have nothing of a key, where there are several: one that refused it, between another that has
+// its targets and the one that it names now, or all but the last that accepted one.
+func (r *Registrar) narrow(key string, former map[string]bool) {
+	if len(former) < 2 {
+		return
+	}
+	having := map[string]bool{}
+	for _, e := range r.env.ledger.Entries() {
+		if e.Group.Key == key && e.Phase != ledger.Removing && former[e.ARN()] {
+			having[e.ARN()] = true
+		}
+	}
+	if last := r.moves.accepted[key].ARN; len(having) == 0 && former[last] {
+		having[last] = true
+	}
+	if len(having) > 0 {
+		maps.DeleteFunc(former, func(groupARN string, _ bool) bool { return !having[groupARN] })
+	}
 }
 
 // othersName reports whether another key than this one names a group, or may: its reference was not found yet.
@@ -152,7 +229,8 @@ func (r *Registrar) knownOf(groupARN string) (elb.Facts, bool) {
 		facts := entries[0].Facts
 		return facts, facts.TargetType != "" && facts.Protocol != ""
 	}
-	return elb.Facts{}, false
+	facts := r.moves.kept[groupARN]
+	return facts, facts.TargetType != "" && facts.Protocol != ""
 }
 
 // namedBefore returns how a key named a group that it names no more.
@@ -176,11 +254,18 @@ func (r *Registrar) unaccepted(f elb.Facts, wants []target.Want) []target.Want {
 	return slices.DeleteFunc(slices.Clone(wants), func(w target.Want) bool { return accepted[keyOfWant(w)] })
 }
 
-// hasAccepted reports whether a group has a target of a key, of whatever boot.
-func (r *Registrar) hasAccepted(groupARN, key string) bool {
-	return slices.ContainsFunc(r.env.ledger.Entries(), func(e ledger.Entry) bool {
-		return e.ARN() == groupARN && e.Group.Key == key && e.Phase == ledger.Registered
+// hasAccepted reports whether a group has a target of a key, of whatever boot, or is the last that had one.
+func (r *Registrar) hasAccepted(f elb.Facts, key string) bool {
+	if r.moves.accepted[key].ARN == f.ARN {
+		return true
+	}
+	has := slices.ContainsFunc(r.env.ledger.Entries(), func(e ledger.Entry) bool {
+		return e.ARN() == f.ARN && e.Group.Key == key && e.Phase == ledger.Registered
 	})
+	if has {
+		r.moves.accepted[key] = f
+	}
+	return has
 }
 
 // entered returns the wants that a group has, or may have.
@@ -232,7 +317,7 @@ func (r *Registrar) whyHeld(g elb.Group, facts elb.Facts) string {
 
 // sayHeld logs when a group begins to be held for a key that names another one, and when that ends: why is empty then.
 func (r *Registrar) sayHeld(g elb.Group, before elb.Facts, why string) {
-	id := g.Key + " " + before.ARN
+	id := holding{g.Key, before.ARN}
 	switch {
 	case why != "" && !r.moves.said[id]:
 		r.moves.said[id] = true
@@ -241,6 +326,18 @@ func (r *Registrar) sayHeld(g elb.Group, before elb.Facts, why string) {
 	case why == "" && r.moves.said[id]:
 		delete(r.moves.said, id)
 		r.env.log.Info("key is served by its new target group", zap.String("key", g.Key), zap.String("before", elb.Short(before.ARN)))
+	}
+}
+
+// sayOver logs of what the log has as held and is no group before any more that this has ended: the key names it again, is gone
+// from the configuration, or has nothing there.
+func (r *Registrar) sayOver() {
+	for id := range r.moves.said {
+		if !r.moves.former[id.key][id.arn] {
+			delete(r.moves.said, id)
+			r.env.log.Info("target group is no longer held for a key that named another one",
+				zap.String("key", id.key), zap.String("target_group", elb.Short(id.arn)))
+		}
 	}
 }
 

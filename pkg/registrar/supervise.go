@@ -244,8 +244,10 @@ func (r *Registrar) Run(ctx context.Context) error {
 		r.beat()
 		select {
 		case <-ctx.Done():
+			r.remember()
 			return nil
 		case <-turn.C:
+			r.remember()
 		case <-r.wake:
 			r.apply(ctx)
 		case f := <-r.findings:
@@ -283,13 +285,12 @@ func (r *Registrar) identify(ctx context.Context, turn <-chan time.Time) error {
 	}
 	r.self, r.env.calls = self, elb.New(api, r.calls)
 	r.env.calls.OnDate(r.clock)
-	for _, e := range Reachable(r.env.ledger.Claim(self), self, r.env.log) {
+	entries := Reachable(r.env.ledger.Claim(self), self, r.env.log)
+	for _, e := range entries {
 		r.recovered[e.Facts.ARN] = append(r.recovered[e.Facts.ARN], e)
-		if e.Phase != ledger.Removing {
-			r.moves.had(e.Group.Key, e.Facts.ARN)
-		}
 		r.env.pacer.SetServing()
 	}
+	r.moves.recall(entries, r.env.ledger.Serves(), self.Region)
 	if n := r.env.ledger.Peers(); n > 0 {
 		r.env.census.Remember(n)
 		r.env.pacer.SetPeers(r.env.census.Peers())

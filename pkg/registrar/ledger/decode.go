@@ -92,14 +92,36 @@ func (d *decoder) header(value []byte) error {
 	if h.extra, err = unknownMembers(value, headerNames); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
-	for _, m := range h.extra {
-		if n, err := strconv.Atoi(string(m.value)); m.name == peersName && err == nil && n > 0 && n <= peersMost {
-			h.peers, h.extra = n, dropMember(h.extra, peersName)
-			break
+	for _, m := range slices.Clone(h.extra) {
+		switch m.name {
+		case peersName:
+			if n, err := strconv.Atoi(string(m.value)); err == nil && n > 0 && n <= peersMost {
+				h.peers, h.extra = n, dropMember(h.extra, peersName)
+			}
+		case servesName:
+			if serves, ok := readServes(m.value); ok {
+				h.serves, h.extra = serves, dropMember(h.extra, servesName)
+			}
 		}
 	}
 	d.content.header, d.seenHeader = h, true
 	return nil
+}
+
+// readServes reads the header's member of that name; false where it has anything that is not known here.
+func readServes(value []byte) (map[string]elb.Facts, bool) {
+	var serves map[string]elb.Facts
+	d := json.NewDecoder(bytes.NewReader(value))
+	d.DisallowUnknownFields()
+	if d.Decode(&serves) != nil || len(serves) == 0 {
+		return nil, false
+	}
+	for _, facts := range serves {
+		if facts.ARN == "" {
+			return nil, false
+		}
+	}
+	return serves, true
 }
 
 // entry reads one entry. One that names no target is left out and said so; it does not make the file unreadable.

@@ -6,7 +6,8 @@ package ledger
 //	{"crc":"17c3b5aa","entries":[{"group_arn":"arn:…","id":"i-…","port":32768,"instance_id":"i-…","boot_id":"…",…}]}
 //	{"crc":"0e44d1f7","entries":[{"group_arn":"arn:…","id":"i-…","port":32768,"gone":true}]}
 //
-// The first line is a header. One that comes later takes its place: it has another number of peers. Of the entries with one
+// The first line is a header. One that comes later takes its place: it has another number of peers, or says that
+// another group serves a key. Of the entries with one
 // group_arn, id and port the last one counts; gone ends it. One line is one group commit, so that a commit is there as a
 // whole or not at all, and only the last line can be torn.
 //
@@ -16,12 +17,14 @@ package ledger
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"slices"
 	"strconv"
 	"time"
 
+	"berth/pkg/registrar/elb"
 	"berth/pkg/target"
 )
 
@@ -75,11 +78,15 @@ type fileHeader struct {
 	// peers is how many hosts share the account's rate limits, as far as was seen; 0: nothing is known. Its member "peers"
 	// is no more than a hint: one in a form that is not known here stays among extra.
 	peers int
-	extra []member
+	// serves are the groups that last accepted a target of each key. Its member "serves", an object of facts by key, is a hint,
+	// too. The map is never changed.
+	serves map[string]elb.Facts
+	extra  []member
 }
 
 const (
-	peersName = "peers"
+	peersName  = "peers"
+	servesName = "serves"
 	// peersMost is the largest number of hosts that is believed: more than any account has.
 	peersMost = 1_000_000
 )
@@ -140,9 +147,19 @@ func checkLine(line []byte) bool {
 // appendHeader appends the line that begins a file.
 func appendHeader(b []byte, h fileHeader) ([]byte, error) {
 	return appendLine(b, func(b []byte) ([]byte, error) {
-		extra := h.extra
-		if h.peers > 0 && !slices.ContainsFunc(extra, func(m member) bool { return m.name == peersName }) {
-			extra = append(slices.Clone(extra), member{peersName, strconv.AppendInt(nil, int64(h.peers), 10)})
+		extra := slices.Clone(h.extra)
+		foreign := func(name string) bool {
+			return slices.ContainsFunc(extra, func(m member) bool { return m.name == name })
+		}
+		if h.peers > 0 && !foreign(peersName) {
+			extra = append(extra, member{peersName, strconv.AppendInt(nil, int64(h.peers), 10)})
+		}
+		if len(h.serves) > 0 && !foreign(servesName) {
+			value, err := json.Marshal(h.serves)
+			if err != nil {
+				return b, fmt.Errorf("write which groups serve: %w", err)
+			}
+			extra = append(extra, member{servesName, value})
 		}
 		return appendObject(append(b, `"header":`...), h, extra)
 	})

@@ -68,7 +68,7 @@ type Ledger struct {
 	changed map[claim]struct{} // since the writer last took them
 	// dirty is set when the file has to be written whole: the header says who wrote what follows.
 	dirty bool
-	// recounted is set when the header has another number of peers than the file.
+	// recounted is set when the header has another number of peers than the file, or other groups that serve.
 	recounted bool
 	// seq counts changes; claimed is the last that somebody may wait for, durable the last that is on disk.
 	seq, claimed, durable uint64
@@ -104,7 +104,7 @@ func newLedger(bootID string, opts Options) *Ledger {
 }
 
 // Claim says which host this is, once that is known. It discards what another instance wrote (the ledger came with an
-// image or a disk), its number of peers included, has the header written, and returns what remains, in order. It does not
+// image or a disk), its number of peers and the groups of its keys included, has the header written, and returns what remains, in order. It does not
 // wait for the disk.
 func (l *Ledger) Claim(self elb.Self) []Entry {
 	l.mu.Lock()
@@ -117,7 +117,7 @@ func (l *Ledger) Claim(self elb.Self) []Entry {
 			}
 		}
 		if wrote != self.InstanceID {
-			l.header.peers = 0
+			l.header.peers, l.header.serves = 0, nil
 		}
 		l.header.InstanceID, l.header.BootID = self.InstanceID, l.bootID
 		l.dirty = true
@@ -350,6 +350,28 @@ func (l *Ledger) NotePeers(n int) {
 		return
 	}
 	l.header.peers, l.recounted = n, true
+	poke(l.noted)
+}
+
+// Serves returns the group that last accepted a target of each key, as of the last NoteServes of this host. The map is shared:
+// it must not be changed.
+func (l *Ledger) Serves() map[string]elb.Facts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.header.serves
+}
+
+// NoteServes keeps the group that last accepted a target of each key, for the next agent, which may find no entry of a key whose
+// containers have ended. It never waits; the disk hears of it as of a Note, where a key has another group than is kept. The map
+// must not be changed any more.
+func (l *Ledger) NoteServes(serves map[string]elb.Facts) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	same := func(a, b elb.Facts) bool { return a.ARN == b.ARN }
+	if l.closed || maps.EqualFunc(l.header.serves, serves, same) {
+		return
+	}
+	l.header.serves, l.recounted = serves, true
 	poke(l.noted)
 }
 
