@@ -76,7 +76,7 @@ type reconciler struct {
 	attempts  [pacer.Classes]int            // failed in a row, with nothing but idleness between them
 	batch     [pacer.Classes]int            // the most targets of one call, after a quota or a bad target refused a larger one; 0: no limit
 	turn      [pacer.Classes]int            // where the next batch of one begins, so that a bad target is in nobody's way
-	bad       [pacer.Classes]int            // targets that were refused for the first time, with nothing accepted since
+	bad       [pacer.Classes]int            // targets that were refused when they were suspects, with nothing accepted since
 	doneSeq   uint64                        // of the newest input all of whose calls were answered, or are held up by a failure
 	tried     bool                          // a first attempt has ended, well or not
 	vain      map[target.Target]bool        // of what is to be removed: what has been tried in vain

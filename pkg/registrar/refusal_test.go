@@ -21,15 +21,25 @@ import (
 type picky struct{ elb.API }
 
 func (p picky) RegisterTargets(ctx context.Context, in *elbv2.RegisterTargetsInput, o ...func(*elbv2.Options)) (*elbv2.RegisterTargetsOutput, error) {
+	return choosy{p.API, func(port int32) bool { return port == 1 }}.RegisterTargets(ctx, in, o...)
+}
+
+// choosy is an API that refuses every registration that names a bad port.
+type choosy struct {
+	elb.API
+	bad func(port int32) bool
+}
+
+func (c choosy) RegisterTargets(ctx context.Context, in *elbv2.RegisterTargetsInput, o ...func(*elbv2.Options)) (*elbv2.RegisterTargetsOutput, error) {
 	for _, x := range in.Targets {
-		if *x.Port == 1 {
+		if c.bad(*x.Port) {
 			return nil, &smithyhttp.ResponseError{
 				Response: &smithyhttp.Response{Response: &http.Response{StatusCode: http.StatusBadRequest}},
-				Err:      &smithy.GenericAPIError{Code: "InvalidTarget", Message: "port 1"},
+				Err:      &smithy.GenericAPIError{Code: "InvalidTarget", Message: fmt.Sprint("port ", *x.Port)},
 			}
 		}
 	}
-	return p.API.RegisterTargets(ctx, in, o...)
+	return c.API.RegisterTargets(ctx, in, o...)
 }
 
 // AWS refuses one target, and has for hours when another one is wanted. The refused one is on hold, alone: the other, which
@@ -97,6 +107,60 @@ func TestReconciler_allTargetsRefused(t *testing.T) {
 		w.after(6 * time.Minute)
 		w.registered("web", ports...)
 	}, web())
+}
+
+// manyRefused has 50 targets refused for two days and goes on as f says, which knows the longest hold of one. Ports of good are
+// taken.
+func manyRefused(t *testing.T, f func(w *world, longest time.Duration, good map[int32]bool, attempts *int)) {
+	t.Helper()
+	for peers, longest := range map[int]time.Duration{0: 5 * time.Minute, 1000: 50 * time.Minute} {
+		inWorld(t, func(_ *testing.T, w *world) {
+			good, attempts := map[int32]bool{}, 0
+			w.startWith(registrar.Options{Peers: peers}, func(api elb.API) elb.API {
+				return choosy{api, func(port int32) bool {
+					attempts++ // a call is refused for its first target
+					return !good[port]
+				}}
+			})
+			specs := []any{"web"}
+			for p := range 50 {
+				specs = append(specs, p+1)
+			}
+			w.want(specs...)
+			w.after(48 * time.Hour)
+			f(w, longest, good, &attempts)
+		}, web())
+	}
+}
+
+// One of many that are refused is accepted. The others, which are still bad, are not tried one a second.
+func TestReconciler_oneOfManyIsAccepted(t *testing.T) {
+	manyRefused(t, func(w *world, _ time.Duration, good map[int32]bool, attempts *int) {
+		good[10] = true
+		for len(w.sim.Registered("web")) == 0 {
+			w.after(time.Second)
+		}
+		*attempts = 0
+		w.after(2 * time.Minute)
+		if *attempts == 0 || *attempts > 20 {
+			w.t.Errorf("%d registrations in the two minutes after one was accepted; want some, less and less often", *attempts)
+		}
+	})
+}
+
+// All but one of many that are refused are gone: that one does not go on waiting for its turn among them.
+func TestReconciler_oneOfManyIsLeft(t *testing.T) {
+	manyRefused(t, func(w *world, longest time.Duration, good map[int32]bool, _ *int) {
+		good[10] = true
+		w.want("web", 10)
+		begun := time.Now()
+		for len(w.sim.Registered("web")) == 0 && time.Since(begun) < 24*time.Hour {
+			w.after(time.Minute)
+		}
+		if took := time.Since(begun); took > 3*longest+time.Minute {
+			w.t.Errorf("it is accepted after %v; want three times the longest wait at most", took)
+		}
+	})
 }
 
 // unremovable is an API that refuses every deregistration that names port 1.

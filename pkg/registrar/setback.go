@@ -26,23 +26,27 @@ type Setback struct {
 // tried. It doubles with each further one, for as long as none is accepted: then it is not the targets.
 const probe = time.Second
 
+// together is how many times as long as of one alone the longest hold of a target is where several are refused by themselves. More
+// would have one that is mended, or left alone, wait for hours: it is Again that has all of them tried no more often than one.
+const together = 3
+
 // refusedAlone takes in that AWS refused t, by itself.
 func (r *reconciler) refusedAlone(c pacer.Class, t target.Target, ce *elb.CallError, now time.Time) {
 	r.trouble[c], r.attempts[c], r.cond.Hold[c] = nil, 0, time.Time{} // the service takes calls of the class
 	s := r.cond.Refused[c][t]
-	if s.attempts == 0 {
+	if s.Until.IsZero() { // or again, after another one was accepted
 		r.bad[c]++
 	}
 	s.attempts++
 	b, uptime := behaviourOf(ce), now.Sub(r.env.started)
 	longest := b.longest(r.env.peers())
-	together := longest // all of those that are refused are tried as often as one would be
+	upTo := longest
 	for x, other := range r.cond.Refused[c] {
 		if x != t && other.attempts > 0 {
-			together += longest
+			upTo = min(upTo+longest, together*longest)
 		}
 	}
-	s.Until = now.Add(b.delayUpTo(together, s.attempts, uptime))
+	s.Until = now.Add(b.delayUpTo(upTo, s.attempts, uptime))
 	r.cond.Again[c] = now.Add(backoff.Jitter(min(backoff.Double(probe, r.bad[c]-1, longest), b.soon(uptime))))
 	if s.said == nil || s.said.Code != ce.Code {
 		r.log.Error("target was refused", zap.Stringer("target", t), zap.String("operation", ce.Operation), zap.String("code", ce.Code),
@@ -71,7 +75,7 @@ func (r *reconciler) setback(c pacer.Class, t target.Target, s Setback) {
 }
 
 // taken takes in that AWS accepted a call. If one of its targets had been refused by itself, whatever that was for may be over
-// for the others, too.
+// for the others, too: they are tried again, like those of which it is not known yet.
 func (r *reconciler) taken(c pacer.Class, targets []target.Target) {
 	r.bad[c] = 0
 	r.cond.Again[c] = time.Time{}
