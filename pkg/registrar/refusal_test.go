@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,17 +110,17 @@ func TestReconciler_allTargetsRefused(t *testing.T) {
 	}, web())
 }
 
-// manyRefused has 50 targets refused for two days and goes on as f says, which knows the longest hold of one. Ports of good are
+// manyRefused has 50 targets refused for two days and goes on as f says, which knows the longest hold of one. The port good is
 // taken.
-func manyRefused(t *testing.T, f func(w *world, longest time.Duration, good map[int32]bool, attempts *int)) {
+func manyRefused(t *testing.T, f func(w *world, longest time.Duration, good, attempts *atomic.Int32)) {
 	t.Helper()
 	for peers, longest := range map[int]time.Duration{0: 5 * time.Minute, 1000: 50 * time.Minute} {
 		inWorld(t, func(_ *testing.T, w *world) {
-			good, attempts := map[int32]bool{}, 0
+			var good, attempts atomic.Int32
 			w.startWith(registrar.Options{Peers: peers}, func(api elb.API) elb.API {
 				return choosy{api, func(port int32) bool {
-					attempts++ // a call is refused for its first target
-					return !good[port]
+					attempts.Add(1) // a call is refused for its first target
+					return port != good.Load()
 				}}
 			})
 			specs := []any{"web"}
@@ -128,30 +129,30 @@ func manyRefused(t *testing.T, f func(w *world, longest time.Duration, good map[
 			}
 			w.want(specs...)
 			w.after(48 * time.Hour)
-			f(w, longest, good, &attempts)
+			f(w, longest, &good, &attempts)
 		}, web())
 	}
 }
 
 // One of many that are refused is accepted. The others, which are still bad, are not tried one a second.
 func TestReconciler_oneOfManyIsAccepted(t *testing.T) {
-	manyRefused(t, func(w *world, _ time.Duration, good map[int32]bool, attempts *int) {
-		good[10] = true
+	manyRefused(t, func(w *world, _ time.Duration, good, attempts *atomic.Int32) {
+		good.Store(10)
 		for len(w.sim.Registered("web")) == 0 {
 			w.after(time.Second)
 		}
-		*attempts = 0
+		attempts.Store(0)
 		w.after(2 * time.Minute)
-		if *attempts == 0 || *attempts > 20 {
-			w.t.Errorf("%d registrations in the two minutes after one was accepted; want some, less and less often", *attempts)
+		if n := attempts.Load(); n == 0 || n > 20 {
+			w.t.Errorf("%d registrations in the two minutes after one was accepted; want some, less and less often", n)
 		}
 	})
 }
 
 // All but one of many that are refused are gone: that one does not go on waiting for its turn among them.
 func TestReconciler_oneOfManyIsLeft(t *testing.T) {
-	manyRefused(t, func(w *world, longest time.Duration, good map[int32]bool, _ *int) {
-		good[10] = true
+	manyRefused(t, func(w *world, longest time.Duration, good, _ *atomic.Int32) {
+		good.Store(10)
 		w.want("web", 10)
 		begun := time.Now()
 		for len(w.sim.Registered("web")) == 0 && time.Since(begun) < 24*time.Hour {
