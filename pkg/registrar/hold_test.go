@@ -295,3 +295,24 @@ func TestRegistrar_saysEachHold(t *testing.T) {
 		}
 	}, web())
 }
+
+// The group of a key without containers is deleted, and made anew under its name: what does not exist is held for nobody.
+func TestRegistrar_groupMadeAnewIsNotHeld(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.want("web", 1)
+		w.after(time.Minute)
+		w.want()
+		w.after(time.Hour)
+		deleteGroup(t, w, w.sim.GroupARN("web"))
+		w.addGroup(web())
+		w.after(24 * time.Hour)
+		s, _ := w.reg.Snapshot()
+		if len(s.Groups) != 1 || s.Groups[0].State != registrar.StateOK || s.Groups[0].ARN != w.sim.GroupARN("web") {
+			t.Errorf("status %+v; want the new group alone, ok", s.Groups)
+		}
+		w.want("web", 2)
+		w.after(time.Minute)
+		w.registered("web", 2)
+	}, web())
+}

@@ -28,6 +28,7 @@ type moves struct {
 	former   map[string]map[string]bool // ARNs, by key: what may still have targets of it
 	accepted map[string]elb.Facts       // by key: the group that last accepted a target of it
 	kept     map[string]elb.Facts       // by ARN: accepted, as an earlier agent left it
+	gone     map[string]bool            // ARNs of which AWS has said that there is no such group
 	said     map[holding]bool           // those that are held, as the log has it
 }
 
@@ -37,7 +38,7 @@ type holding struct{ key, arn string }
 func newMoves() moves {
 	return moves{
 		serves: map[string]string{}, former: map[string]map[string]bool{},
-		accepted: map[string]elb.Facts{}, kept: map[string]elb.Facts{}, said: map[holding]bool{},
+		accepted: map[string]elb.Facts{}, kept: map[string]elb.Facts{}, gone: map[string]bool{}, said: map[holding]bool{},
 	}
 }
 
@@ -107,9 +108,15 @@ func (r *Registrar) remember() {
 	if d == nil || r.env.dry {
 		return
 	}
+	has := map[holding]bool{}
+	for _, e := range r.env.ledger.Entries() {
+		if e.Phase == ledger.Registered {
+			has[holding{e.Group.Key, e.ARN()}] = true
+		}
+	}
 	for _, g := range d.Groups {
-		if facts, ok := r.found[g.Reference().Identity()]; ok {
-			r.hasAccepted(facts, g.Key)
+		if facts := r.found[g.Reference().Identity()]; has[holding{g.Key, facts.ARN}] {
+			r.moves.accepted[g.Key] = facts
 		}
 	}
 	r.env.ledger.NoteServes(maps.Clone(r.moves.accepted))
@@ -141,8 +148,8 @@ type stay struct {
 // | has accepted all                     | nothing                                                                |
 //
 // Where there are several groups before, nothing new comes in to any, and nor does it to one that another key names by now: that
-// one's clients have other work for it. A group is left when the new one has accepted some and all that it has of the rest is
-// nothing: that nothing is wanted for a moment, or that nobody has looked at a container yet, proves no move.
+// one's clients have other work for it. A group is left when the new one has accepted some, or it does not exist itself, and
+// it has nothing of the rest: that nothing is wanted for a moment, or that nobody has looked at a container yet, proves no move.
 func (r *Registrar) stays(d *Desired) map[string]*stay {
 	out := map[string]*stay{}
 	for _, g := range d.Groups {
@@ -168,7 +175,7 @@ func (r *Registrar) stays(d *Desired) map[string]*stay {
 			if !open && (len(former) > 1 || some || r.othersName(d.Groups, g.Key, before)) {
 				kept = r.entered(before, rest)
 			}
-			moved := found && computed && (some || len(wants) > 0 && len(rest) == 0)
+			moved := found && computed && (some || r.moves.gone[groupARN] || len(wants) > 0 && len(rest) == 0)
 			if set, _ := Bind(r.self, before, kept); moved && len(set) == 0 && len(d.Unknown) == 0 && !open {
 				r.moves.left(g.Key, groupARN)
 				r.sayHeld(g, before, "")

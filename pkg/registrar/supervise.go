@@ -401,6 +401,7 @@ func (r *Registrar) take(ctx context.Context, f finding) {
 
 // refind has the groups found anew whose ARN turned out not to exist.
 func (r *Registrar) refind(groupARN string) {
+	r.moves.gone[groupARN] = true
 	for key, facts := range r.found {
 		if facts.ARN == groupARN {
 			r.finders[key].poke()
