@@ -13,13 +13,11 @@ import (
 	"berth/pkg/status"
 	"berth/pkg/target"
 	"berth/test/agenttest"
-	"berth/test/knownfault"
 )
 
 // No agent runs, and some process without any rights answers on its status port. A command that may use the control socket
 // believes the socket alone: it is missing, or nobody answers on it, so there is no agent.
 func TestWait_strangerOnTheStatusPort(t *testing.T) {
-	knownfault.Skip(t, "access-1", "commands believe whoever listens on the status port when the control socket is gone")
 	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		run := target.Run{ID: strings.Repeat("a", 64), Name: "web-2", StartedAt: time.Now()}
 		_ = json.NewEncoder(w).Encode(status.V1{

@@ -1,5 +1,5 @@
 // Package client asks the running agent: over its control socket, and for the status over its loopback address where the
-// socket cannot be used.
+// socket refuses the caller.
 //
 //	client.go   where the agent is, the status, what to do when it does not answer
 //	control.go  what changes something: the control socket alone
@@ -54,7 +54,7 @@ type Client struct {
 	byTCP     atomic.Bool // the last answer came over the status address
 }
 
-// New returns a client of the agent behind the control socket, and where that cannot be used behind the address
+// New returns a client of the agent behind the control socket, and for callers whom that refuses behind the address
 // of --status-listen. Either may be empty.
 func New(socket, statusAddr string) *Client {
 	return NewDial((&net.Dialer{Timeout: 5 * time.Second}).DialContext, socket, statusAddr)
@@ -142,7 +142,8 @@ func (c *Client) get(ctx context.Context, path string, q url.Values, v any) erro
 			return socketErr
 		}
 	}
-	if c.addr != "" {
+	// Any process may listen on the status port while no agent does: who may use the socket believes the socket alone.
+	if c.addr != "" && (c.socket == "" || errors.Is(socketErr, fs.ErrPermission)) {
 		err := c.getVia(ctx, c.viaTCP, c.addr, path, q, v)
 		if !connectFailed(err) {
 			c.byTCP.Store(true)
