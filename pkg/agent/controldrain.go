@@ -55,6 +55,13 @@ func (c *control) drain(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	if s, _ := c.agent.seen.Get(); d.Name != "" && d.Container == "" && s != nil {
+		for i := range s.Drains {
+			if s.Drains[i].ID == d.ID {
+				d.Container = s.Drains[i].Container // a client that knows no names takes none for the host
+			}
+		}
+	}
 	v := status.DrainedV1{
 		Drain: status.NewDrainV1(d), Run: run, Seq: seq, MaxWait: c.agent.settings.Load().Drain.MaxWait.String(), Warning: warning,
 	}
@@ -112,6 +119,9 @@ func (c *control) drainOf(ctx context.Context, req *status.DrainRequestV1) (d di
 	}
 	if !req.Host {
 		run, warning, err = c.look(ctx, req.Container)
+		if errors.Is(err, errNameAlone) && d.Hold == discovery.HoldKeep {
+			run, err = target.Run{Name: nameIn(req.Container)}, nil // said again
+		}
 		if err != nil {
 			return d, run, "", err
 		}
@@ -147,24 +157,30 @@ func byName(ref string, run target.Run) bool {
 // nameIn is the name that ref may be, as Docker takes it: with a slash before it or without.
 func nameIn(ref string) string { return strings.TrimPrefix(ref, "/") }
 
-// look finds the container that somebody names. Docker's word is best; without it the agent's memory will do.
+// errNameAlone says that what somebody names is a name that is drained, and that no container bears.
+var errNameAlone = errors.New("its name is drained")
+
+// look finds the container that somebody names. Docker's word is best; without it the agent's memory will do. Both take a
+// name that nobody bears for the beginning of an id: one that is drained means no other container than its bearer, and the
+// error then wraps errNameAlone.
 func (c *control) look(ctx context.Context, ref string) (target.Run, string, error) {
 	if len(ref) > maxReference || !reference.MatchString(ref) {
 		return target.Run{}, "", refuse(http.StatusBadRequest, "%.60q is no container's name or id", ref)
 	}
 	run, _, err := c.agent.watcher.Look(ctx, ref)
+	known := err == nil || errors.Is(err, discovery.ErrNotAnswered) && run.ID != ""
+	missing := !known && (errors.Is(err, discovery.ErrAmbiguous) || errors.Is(err, discovery.ErrNotFound) && !errors.Is(err, discovery.ErrNotAnswered))
+	other := known && run.ID != ref && run.Name != nameIn(ref)
+	if s, _ := c.agent.seen.Get(); (missing || other) && holdsName(s, nameIn(ref)) {
+		return target.Run{}, "", refuse(http.StatusNotFound, "there is no such container, and %w: berth undrain %s", errNameAlone, nameIn(ref))
+	}
 	switch {
-	case errors.Is(err, discovery.ErrNotAnswered) && run.ID != "":
+	case !known:
+		return run, "", lookError(ref, err)
+	case err != nil:
 		return run, "Docker does not answer; what the agent remembers of " + run.String() + " is used", nil
-	case err == nil:
-		return run, "", nil
 	}
-	err = lookError(ref, err)
-	var refused *requestError
-	if s, _ := c.agent.seen.Get(); errors.As(err, &refused) && refused.status == http.StatusNotFound && holdsName(s, nameIn(ref)) {
-		err = refuse(refused.status, "there is no such container, and its name is drained: berth undrain %s", nameIn(ref))
-	}
-	return run, "", err
+	return run, "", nil
 }
 
 // holdsName reports whether a name is drained.

@@ -117,3 +117,79 @@ func TestControl_namesAndIDs(t *testing.T) {
 		t.Errorf("undrain of a host that nobody has drained: %v", err)
 	}
 }
+
+// A held name that nobody bears is that name alone, also where it is the beginning of other containers' ids: neither drain nor
+// undrain, stop nor explain does anything to those.
+func TestControl_heldNameBeginsAnID(t *testing.T) {
+	for _, docker := range []string{"answers", "is away", "several"} {
+		t.Run(docker, func(t *testing.T) {
+			c := newControlled(t)
+			const name = "0000" // the ids begin so
+			db := c.web(t, name)
+			if _, err := c.Client.Drain(t.Context(), status.DrainRequestV1{Container: name}); err != nil {
+				t.Fatal(err)
+			}
+			c.engine.Remove(db)
+			agenttest.Eventually(t, "the held name alone", func() bool { row, ok := c.row(name); return ok && row.Run.ID == "" })
+			other := c.web(t, "web-1")
+			if docker == "several" {
+				c.web(t, "web-2")
+			}
+			if docker == "is away" {
+				c.engine.Down()
+				agenttest.Eventually(t, "docker away", func() bool { return !c.Stream().Up })
+			}
+			own := discovery.DrainID(discovery.CauseOperator, other)
+			again, err := c.Client.Drain(t.Context(), status.DrainRequestV1{Container: name, Reason: "again"})
+			if err != nil || again.Run != (target.Run{Name: name}) || again.Drain.Name != name || again.Drain.Container != db {
+				t.Errorf("drain again: %+v, %v; want the name held, and no container", again, err)
+			}
+			if drains := c.drains(); len(drains) != 1 || drains[again.Drain.ID].Reason != "again" || !c.wanted(other) {
+				t.Errorf("drains: %+v; want the name's alone", drains)
+			}
+			var refused *client.APIError
+			_, err = c.Client.Drain(t.Context(), status.DrainRequestV1{Container: name, Hold: "run"})
+			if !errors.As(err, &refused) || refused.Status != http.StatusNotFound || !strings.Contains(refused.Message, "berth undrain "+name) {
+				t.Errorf("a run of it: %v; want 404, and that the name is drained", err)
+			}
+			if code, body := c.do(t, "GET", "/v1/explain?container="+name, ""); code != http.StatusNotFound {
+				t.Errorf("explain: %d %s; want 404", code, body)
+			}
+			if _, err := c.Client.Drain(t.Context(), status.DrainRequestV1{Container: other}); err != nil {
+				t.Fatal(err)
+			}
+			v, err := c.Client.Undrain(t.Context(), name)
+			if err != nil || len(v.Ended) != 1 || v.Ended[0].Name != name || v.Run.ID != "" {
+				t.Errorf("undrain: %+v, %v; want the name's ended, and no container", v, err)
+			}
+			if drains := c.drains(); len(drains) != 1 || drains[own].Container != other {
+				t.Errorf("drains: %+v; want the other's own", drains)
+			}
+		})
+	}
+}
+
+// A held name that is drained again without a bearer is still handed to the one that bears it next.
+func TestControl_heldNameDrainedAgain(t *testing.T) {
+	c := newControlled(t)
+	old := c.web(t, "web-1")
+	drain := func() string {
+		t.Helper()
+		v, err := c.Client.Drain(t.Context(), status.DrainRequestV1{Container: "web-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Drain.ID
+	}
+	id := drain()
+	c.engine.Remove(old)
+	agenttest.Eventually(t, "the held name alone", func() bool { row, ok := c.row("web-1"); return ok && row.Run.ID == "" })
+	if again := drain(); again != id {
+		t.Errorf("drained again: %s; want %s", again, id)
+	}
+	next := c.engine.Run(enginetest.Spec{Name: "web-1", Labels: map[string]string{discovery.TargetsLabel: "web"}, Ports: []string{"8080"}})
+	agenttest.Eventually(t, "the next one held by its id", func() bool { return c.drains()[id].Container == next })
+	if c.wanted(next) {
+		t.Error("the next one is wanted; want it held")
+	}
+}

@@ -180,7 +180,8 @@ func (s *state) find(ref string) (target.Run, error) {
 // Drain takes a container, a name or the host out, and returns the Seq from which the wants are gone. A drain with the id
 // of one that holds replaces it: so a HoldConnection becomes a HoldRun. Without an id it gets DrainID(Cause, Container), or
 // NameDrainID(Cause, Name); without a time, now; a HoldRun without StartedAt is for the run that goes on now. A name is
-// held with the container that bears it, and until it is undrained.
+// held with the container that bears it, and until it is undrained; one that is held already may be drained again without a
+// container, and where it is not the error wraps ErrNotFound.
 //
 // An error that wraps ErrNotSaved comes with a Seq: the drain holds, but only as long as this process.
 func (w *Watcher) Drain(ctx context.Context, d Drain) (uint64, error) {
@@ -188,8 +189,8 @@ func (w *Watcher) Drain(ctx context.Context, d Drain) (uint64, error) {
 		return 0, errors.New("drain: the cause is missing")
 	}
 	switch {
-	case d.Name != "" && (d.Container == "" || d.Hold != HoldKeep):
-		return 0, fmt.Errorf("drain %s: a name is held with the container that bears it, until it is undrained", quote(d.Name))
+	case d.Name != "" && d.Hold != HoldKeep:
+		return 0, fmt.Errorf("drain %s: a name is held until it is undrained", quote(d.Name))
 	case d.ID != "":
 	case d.Name != "":
 		d.ID = NameDrainID(d.Cause, d.Name)
@@ -203,10 +204,17 @@ func (w *Watcher) Drain(ctx context.Context, d Drain) (uint64, error) {
 		if l := s.lives[d.Container]; l != nil && d.Hold == HoldRun && d.StartedAt.IsZero() && l.facts != nil {
 			d.StartedAt = l.facts.StartedAt
 		}
-		if old, ok := s.drains[d.ID]; ok && d.Name != "" && !s.orphans[d.ID] {
+		old, held := s.drains[d.ID]
+		switch {
+		case d.Name != "" && d.Container == "" && !held:
+			return ErrNotFound
+		case d.Name != "" && d.Container == "":
+			d.Container = old.Container // there or gone: it stays as it is
+		case held && d.Name != "" && !s.orphans[d.ID]:
 			d.Container = old.Container // it is there still, and was drained as well
+		default:
+			delete(s.orphans, d.ID)
 		}
-		delete(s.orphans, d.ID)
 		s.putDrain(d)
 		return nil
 	})

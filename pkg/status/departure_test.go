@@ -352,15 +352,17 @@ func TestDeparture_concerns(t *testing.T) {
 		{Run: other, Group: "api", State: Healthy, Target: target.Target{ID: judgedInstance, Port: 2}},
 		{Group: "dns", State: Unclaimed, Target: target.Target{ID: judgedInstance, Port: 3}},
 	}
+	rows = append(rows, Row{Group: "drawn", State: Draining, Run: judgedRun("db"), Target: target.Target{ID: judgedInstance, Port: 4}}, Row{Run: target.Run{Name: "db"}, State: Drained})
 	before := &V1{Rows: rows, Groups: []GroupV1{{Keys: []string{"web", "web-old"}}, {Keys: []string{"api"}}, {Keys: []string{"dns"}}}}
 	for name, test := range map[string]struct {
 		d    *Departure
 		want []string
 	}{
 		"a run":                    {RunDeparture("web-1", mine, DepartureOptions{}), []string{"web"}},
+		"a name that none bears":   {RunDeparture("db", target.Run{Name: "db"}, DepartureOptions{}), []string{"drawn"}},
 		"a name":                   {NamedDeparture("web-22", ""), []string{"api"}},
 		"a name elsewhere":         {NamedDeparture("web-22", "web"), nil},
-		"the host":                 {HostDeparture(DepartureOptions{}), []string{"api", "web"}},
+		"the host":                 {HostDeparture(DepartureOptions{}), []string{"api", "drawn", "web"}},
 		"a target":                 {TargetDeparture("dns", rows[2].Target), []string{"dns"}},
 		"a target, by another key": {TargetDeparture("web-old", rows[0].Target), []string{"web"}},
 		"a target elsewhere":       {TargetDeparture("api", rows[2].Target), nil},

@@ -80,6 +80,9 @@ func (u *subject) concerns(s *V1, r *Row) bool {
 		g := GroupNamed(s, u.key)
 		return r.Group == u.key || g != nil && slices.Contains(g.Keys, r.Group)
 	case aRun:
+		if u.run.ID == "" { // a name that no container bears: of those that bore it something may still drain
+			return r.Run.Name == u.run.Name
+		}
 		return r.Run.ID == u.run.ID
 	case aName:
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -164,16 +165,11 @@ func (e *Engine) List(ctx context.Context) ([]discovery.Listed, error) {
 	return lines, nil
 }
 
-// Inspect implements discovery.Engine. ref is an id or a name. An inspection that hangs answers, when it is let go, what
-// was true when it was asked.
+// Inspect implements discovery.Engine. ref is an id, a name or the beginning of one id alone, in that order, as Docker
+// takes it. An inspection that hangs answers, when it is let go, what was true when it was asked.
 func (e *Engine) Inspect(ctx context.Context, ref string) (discovery.Facts, error) {
 	e.mu.Lock()
-	c := e.containers[ref]
-	for _, other := range e.containers {
-		if c == nil && other.facts.Name == ref {
-			c = other
-		}
-	}
+	c, ambiguous := e.find(ref)
 	id := ref
 	var f discovery.Facts
 	if c != nil {
@@ -193,10 +189,33 @@ func (e *Engine) Inspect(ctx context.Context, ref string) (discovery.Facts, erro
 	switch {
 	case err != nil:
 		return discovery.Facts{}, err
+	case ambiguous:
+		return discovery.Facts{}, fmt.Errorf("inspect %s: %w", ref, discovery.ErrAmbiguous)
 	case c == nil:
 		return discovery.Facts{}, fmt.Errorf("inspect %s: %w", ref, discovery.ErrNotFound)
 	}
 	return f, nil
+}
+
+// find returns the container that ref means; nil: there is none, or there are several.
+func (e *Engine) find(ref string) (c *container, ambiguous bool) {
+	if c := e.containers[ref]; c != nil {
+		return c, false
+	}
+	for _, other := range e.containers {
+		if other.facts.Name == strings.TrimPrefix(ref, "/") {
+			return other, false
+		}
+	}
+	for id, other := range e.containers {
+		if ref != "" && strings.HasPrefix(id, ref) {
+			c, ambiguous = other, c != nil
+			if ambiguous {
+				return nil, true
+			}
+		}
+	}
+	return c, false
 }
 
 // Ping implements discovery.Engine.
