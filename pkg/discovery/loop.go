@@ -8,6 +8,7 @@ import (
 	"berth/internal/backoff"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // heartbeat is how long the loop sleeps at most.
@@ -33,7 +34,8 @@ type state struct {
 	instance   string
 	stream     Stream
 	connected  bool      // the stream has been open before
-	flapping   bool      // one short stream after another: it has been said
+	flapping   bool      // one short stream after another: it has been said, and that none has lasted since
+	outage     string    // while flapping: why no stream could be opened, as it was last said
 	pastUntil  time.Time // the stream still tells what happened before it was opened
 
 	complete bool // enough was known once to say what is wanted
@@ -191,6 +193,7 @@ func (s *state) tick(now time.Time) {
 		s.oweList(s.list.lightly%10 == 0)
 	}
 	s.judgeStream(now)
+	s.sayLasting(now)
 	s.endPatience(now)
 	s.retrySave(now)
 }
@@ -206,6 +209,7 @@ func (s *state) wakeAt() time.Time {
 	}
 	sooner(s.next)
 	sooner(s.pastUntil)
+	sooner(s.lastsAt())
 	if !s.complete && !s.list.doneAt.IsZero() {
 		sooner(s.list.doneAt.Add(s.w.opts.Settle))
 	}
@@ -239,16 +243,16 @@ func (s *state) streamed(e streamEvent) {
 			s.stream.Reconnects++
 			s.w.metrics.reconnects.Inc()
 		}
-		level := zap.InfoLevel
-		if s.flapping {
-			level = zap.DebugLevel
-		}
-		s.w.log.Log(level, "watching docker", zap.String("engine", e.info.Name+" "+e.info.Version), zap.String("api_version", e.info.APIVersion))
 		s.connected = true
 		s.stream = Stream{
 			Up: true, Since: s.now(), Reconnects: s.stream.Reconnects,
 			Engine: e.info.Name + " " + e.info.Version, APIVersion: e.info.APIVersion,
 		}
+		level := zap.InfoLevel
+		if s.flapping { // until it lasts
+			level = zap.DebugLevel
+		}
+		s.sayUp(level)
 		s.suspect = suspicion{}
 		s.pastUntil = time.Time{}
 		if !e.past {
@@ -261,11 +265,7 @@ func (s *state) streamed(e streamEvent) {
 		s.w.metrics.connectFails.Inc()
 		text := e.err.Error()
 		if s.stream.Up || s.stream.Err != text {
-			level := zap.WarnLevel
-			if s.flapping = e.again; e.again {
-				level = zap.DebugLevel
-			}
-			s.w.log.Log(level, "docker's event stream is down, what is known stays", zap.Error(e.err))
+			s.sayDown(e)
 			if s.stream.Up {
 				s.stream.Since = s.now()
 			}
@@ -278,6 +278,44 @@ func (s *state) streamed(e streamEvent) {
 	case streamMessage:
 		s.hear(e.event, e.at)
 	}
+}
+
+func (s *state) sayUp(level zapcore.Level) {
+	s.w.log.Log(level, "watching docker", zap.String("engine", s.stream.Engine), zap.String("api_version", s.stream.APIVersion))
+}
+
+// sayDown says that a stream has ended, or could not be opened. Where one short stream follows another that is said once.
+// An outage is said also then: the log never ends with a stream that is up while none can be opened.
+func (s *state) sayDown(e streamEvent) {
+	message, level := "docker's event stream is down, what is known stays", zap.WarnLevel
+	text, opened := e.err.Error(), s.stream.Up
+	switch {
+	case opened && !e.again:
+		s.flapping, s.outage = false, ""
+	case opened && s.flapping, s.flapping && s.outage == text:
+		level = zap.DebugLevel
+	case opened:
+		message, s.flapping = "docker's event streams end again and again, which is not said any more until one lasts", true
+	case s.flapping:
+		s.outage = text
+	}
+	s.w.log.Log(level, message, zap.Error(e.err))
+}
+
+// sayLasting says that a stream lasts, after several that did not.
+func (s *state) sayLasting(now time.Time) {
+	if at := s.lastsAt(); !at.IsZero() && !now.Before(at) {
+		s.flapping, s.outage = false, ""
+		s.sayUp(zap.InfoLevel)
+	}
+}
+
+// lastsAt is when the stream has lasted, if that is to be said.
+func (s *state) lastsAt() time.Time {
+	if !s.flapping || !s.stream.Up {
+		return time.Time{}
+	}
+	return s.stream.Since.Add(stable)
 }
 
 // clockSet notes that the host's clock was set. Drains are dated anew: whoever reads them next knows the new clock alone.

@@ -26,7 +26,7 @@ type streamEvent struct {
 	info  EngineInfo
 	past  bool // of streamUp: what has happened before has been told already
 	err   error
-	again bool // of streamDown: one short stream after another, which has been said
+	again bool // of streamDown: it ended soon after it was opened, as several did before it
 }
 
 // sinceSlack is how far before the last event a new stream begins. Docker answers a request before it subscribes, so
@@ -42,7 +42,8 @@ const stable = 5 * time.Second
 // socket is missing, nobody listens, or systemd says that the engine is stopped. An engine that comes back is noticed soon.
 const nearMax = 2 * time.Second
 
-// manyShort is how many short streams in a row are each worth a line in the log.
+// manyShort is how many short streams in a row are each worth a line in the log. The next one is said to be one of many, and
+// after that only outages are said, each kind once, until a stream lasts.
 const manyShort = 3
 
 // reopening is how long to wait before the next stream.
@@ -109,7 +110,8 @@ func (w *Watcher) streams(ctx context.Context) {
 			since = oldest
 		}
 		delay := wait.after(end)
-		if !w.tell(ctx, streamEvent{kind: streamDown, err: end.err, again: wait.brief > manyShort}) {
+		again := !end.opened.IsZero() && wait.brief > manyShort
+		if !w.tell(ctx, streamEvent{kind: streamDown, err: end.err, again: again}) {
 			return
 		}
 		select {

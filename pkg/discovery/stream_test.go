@@ -1,6 +1,8 @@
 package discovery_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,6 +112,53 @@ func TestWatcher_streamsAreCut_log(t *testing.T) {
 		h.settle(time.Second)
 		if all := logged.TakeAll(); len(all) == 0 || all[len(all)-1].Message != "watching docker" {
 			t.Errorf("got %v; want a line about a stream that ended after a minute, and about the next", all)
+		}
+	})
+}
+
+// Short streams hide no outage: after them it is said that Docker is down, once, and that a stream lasts. That short ones go
+// on is said once.
+func TestWatcher_outageAfterShortStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logged := observer.New(zap.InfoLevel)
+		opts := options()
+		opts.Log = zap.New(core)
+		h := watch(t, enginetest.New(), &memoryStore{}, opts)
+		last := func() observer.LoggedEntry { all := logged.All(); return all[len(all)-1] }
+		cut := func(n int) {
+			for range n {
+				h.settle(2100 * time.Millisecond)
+				h.engine.Cut()
+			}
+		}
+		cut(8)
+		if n := logged.FilterMessageSnippet("again and again").Len(); n != 1 || last().Level != zap.WarnLevel {
+			t.Errorf("said %d times that streams end again and again, and %q in the end; want it once, and last", n, last().Message)
+		}
+		for range 3 { // down, up for a moment, and down again
+			h.engine.Down()
+			h.settle(time.Minute)
+			if e := last(); e.Message != "docker's event stream is down, what is known stays" || !strings.Contains(fmt.Sprint(e.ContextMap()["error"]), enginetest.ErrDown.Error()) {
+				t.Errorf("got %q %v; want that docker is down", e.Message, e.ContextMap())
+			}
+			h.blind(h.engine.Up)
+			h.settle(time.Second)
+		}
+		outages := logged.Filter(func(e observer.LoggedEntry) bool {
+			return strings.Contains(fmt.Sprint(e.ContextMap()["error"]), "ping docker: "+enginetest.ErrDown.Error())
+		})
+		if n := outages.Len(); n != 1 {
+			t.Errorf("the outage is said %d times; want once", n)
+		}
+		h.settle(time.Minute)
+		if e := last(); e.Message != "watching docker" {
+			t.Errorf("got %q; want that a stream lasts", e.Message)
+		}
+		logged.TakeAll()
+		h.engine.Cut()
+		h.settle(time.Second)
+		if all := logged.All(); len(all) != 2 || all[0].Level != zap.WarnLevel || all[1].Message != "watching docker" {
+			t.Errorf("got %v; want that the lasting stream ended, and the next", all)
 		}
 	})
 }
