@@ -39,7 +39,7 @@ func (c *control) drain(w http.ResponseWriter, r *http.Request) {
 	var seq uint64
 	if err == nil {
 		d.By, d.Reason = caller(r.Context()), req.Reason
-		d.Since = time.Now().Round(0)
+		d.Since = time.Now() // on the clock that nobody sets, too: whoever keeps it may have to date it anew
 		seq, err = c.agent.watcher.Drain(r.Context(), d)
 		if errors.Is(err, discovery.ErrNotSaved) {
 			warning, err = status.Joined(warning, err.Error()+": the drain ends with the agent"), nil

@@ -38,6 +38,11 @@ func TestControl_drainedByNameAndReplaced(t *testing.T) {
 	if _, err := c.Client.Drain(t.Context(), status.DrainRequestV1{Container: "web-1"}); err != nil {
 		t.Fatal(err)
 	}
+	for id, d := range c.drains() {
+		if !strings.Contains(d.Since.String(), " m=") {
+			t.Errorf("%s since %s; want a time that can be dated anew when the clock is set", id, d.Since)
+		}
+	}
 	c.engine.Remove(old)
 	agenttest.Eventually(t, "the held name alone in the status", func() bool {
 		row, ok := c.row("web-1")

@@ -119,7 +119,7 @@ func (l *life) step(ctx context.Context, n *host.Snapshot, s *discovery.Snapshot
 func (l *life) wanted(n *host.Snapshot) map[string]discovery.Drain {
 	out := map[string]discovery.Drain{}
 	for _, notice := range n.Notices {
-		d := discovery.Drain{Since: notice.At.Round(0), Boot: l.bootID}
+		d := discovery.Drain{Since: notice.At, Boot: l.bootID}
 		switch notice.Kind {
 		case host.Spot:
 			d.Cause, d.Reason = discovery.CauseSpot, "EC2 takes the instance back ("+notice.Action+")"

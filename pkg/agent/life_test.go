@@ -231,3 +231,18 @@ func TestLife_earlierBoot(t *testing.T) {
 		f.want("at first")
 	})
 }
+
+// The drains of the host keep when they began on the clock that nobody sets: they can be dated anew when the other is set.
+func TestLife_wanted_since(t *testing.T) {
+	at := time.Now()
+	l := &life{onAdvice: func() bool { return true }}
+	drains := l.wanted(&host.Snapshot{Notices: []host.Notice{{Kind: host.Spot, At: at}, {Kind: host.Lifecycle, At: at}}})
+	for cause, d := range drains {
+		if d.Since != at { //nolint:revive // the reading of that clock is what is compared
+			t.Errorf("%s since %s; want %s", cause, d.Since, at)
+		}
+	}
+	if len(drains) != 2 {
+		t.Errorf("got %v; want both", drains)
+	}
+}

@@ -25,9 +25,10 @@ type dockerClock struct {
 	born time.Time
 	old  time.Duration // what is older than this process by so much is all the same
 
-	mu     sync.Mutex // guards the rest: the stream's goroutine translates, and the loop looks at the clock
-	seen   time.Time  // the last look
-	reigns []reign    // in order, never empty
+	mu     sync.Mutex    // guards the rest: the stream's goroutine translates, and the loop looks at the clock
+	seen   time.Time     // the last look
+	untold time.Duration // by how much the clock was set since look was last asked
+	reigns []reign       // in order, never empty
 }
 
 // reign is a time in which nobody has set the clock.
@@ -45,29 +46,32 @@ func newDockerClock(engine Engine, old time.Duration) *dockerClock {
 	return &dockerClock{wall: wall, born: now, old: old, seen: now, reigns: []reign{{origin: wall(now)}}}
 }
 
-// look looks at the clock, and returns by how much it was set since the last look.
+// look looks at the clock, and returns by how much it was set since it was last called, whoever has noticed that.
 func (c *dockerClock) look() (step time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	step, _ = c.looked()
+	c.looked()
+	step, c.untold = c.untold, 0
 	return step
 }
 
-func (c *dockerClock) looked() (step time.Duration, now time.Time) {
+// looked looks at the clock, and returns the time.
+func (c *dockerClock) looked() (now time.Time) {
 	now = time.Now()
 	origin := c.wall(now).Add(-now.Sub(c.born))
-	step = origin.Sub(c.reigns[len(c.reigns)-1].origin)
+	step := origin.Sub(c.reigns[len(c.reigns)-1].origin)
 	if step.Abs() < stepLeast { //mutant:trusts-the-clock
-		step = 0
-	} else {
-		c.reigns = append(c.reigns, reign{after: c.seen, from: now, origin: origin})
-		if len(c.reigns) > reignsMost {
-			c.reigns = c.reigns[1:]
-			c.reigns[0].after = time.Time{}
-		}
+		c.seen = now
+		return now
+	}
+	c.untold += step
+	c.reigns = append(c.reigns, reign{after: c.seen, from: now, origin: origin})
+	if len(c.reigns) > reignsMost {
+		c.reigns = c.reigns[1:]
+		c.reigns[0].after = time.Time{}
 	}
 	c.seen = now
-	return step, now
+	return now
 }
 
 // ours translates a time that Docker has just told. Where the clock has shown it twice, it is the later one. It reports
@@ -78,7 +82,7 @@ func (c *dockerClock) ours(t time.Time) (at time.Time, known bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, now := c.looked()
+	now := c.looked()
 	until := now
 	for i := len(c.reigns) - 1; i >= 0; i-- {
 		r := &c.reigns[i]
@@ -95,7 +99,7 @@ func (c *dockerClock) ours(t time.Time) (at time.Time, known bool) {
 func (c *dockerClock) docker(since time.Time) (earliest time.Time, steady bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, now := c.looked()
+	now := c.looked()
 	until, steady := now, true
 	for i := len(c.reigns) - 1; i >= 0; i-- {
 		r := &c.reigns[i]

@@ -61,3 +61,50 @@ func TestDockerClock(t *testing.T) {
 		}
 	})
 }
+
+// Each step of the clock is told once to whoever looks, also if what Docker has dated showed it first.
+func TestDockerClock_look_seenByOthersFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := &settable{}
+		c := newDockerClock(engine, 10*time.Minute)
+		for _, step := range []time.Duration{-time.Hour, 10 * time.Minute} {
+			time.Sleep(time.Second)
+			engine.by += step
+			c.ours(engine.Clock())
+			c.docker(time.Now())
+		}
+		if step := c.look(); step != -50*time.Minute {
+			t.Errorf("got %s; want both steps", step)
+		}
+		if step := c.look(); step != 0 {
+			t.Errorf("looked again: got %s; want that nothing was set", step)
+		}
+	})
+}
+
+// Drains are dated anew when the clock was set, whoever has noticed it: a later agent knows what the clock shows then alone.
+func TestState_clockSet_heardFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := &settable{}
+		w, err := New(engine, nil, func(*Snapshot) {}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newState(w)
+		s.putDrain(Drain{ID: "a", Container: "a", Cause: CauseStopSignal, Hold: HoldRun, Since: s.now()})
+		s.step()
+		<-w.saves
+		time.Sleep(time.Second)
+		engine.by = -time.Hour
+		w.clock.ours(engine.Clock()) // an event comes
+		s.step()
+		select {
+		case sv := <-w.saves:
+			if len(sv.drains) != 1 {
+				t.Errorf("saved: %+v; want the drain", sv.drains)
+			}
+		default:
+			t.Error("the drains on disk keep the old clock's dates")
+		}
+	})
+}
