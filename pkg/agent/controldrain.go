@@ -42,7 +42,7 @@ func (c *control) drain(w http.ResponseWriter, r *http.Request) {
 		d.Since = time.Now() // on the clock that nobody sets, too: whoever keeps it may have to date it anew
 		seq, err = c.agent.watcher.Drain(r.Context(), d)
 		if errors.Is(err, discovery.ErrNotSaved) {
-			warning, err = status.Joined(warning, err.Error()+": the drain ends with the agent"), nil
+			warning, err = status.Joined(warning, err.Error()+": if the agent is restarted before it is, the drain ends"), nil
 		}
 		if d.Hold == discovery.HoldConnection {
 			// Also where err says that the client went away: the drain may have been made by then.
@@ -226,6 +226,7 @@ func (c *control) undrained(r *http.Request) (status.UndrainedV1, error) {
 		return v, refuse(http.StatusServiceUnavailable, "the agent has only just started; try again")
 	}
 	concerns := func(d *discovery.Drain) bool { return d.Host() }
+	asked := discovery.Undrained{ID: id, Host: id == "" && ref == ""}
 	switch {
 	case id != "":
 		concerns = func(d *discovery.Drain) bool { return d.ID == id }
@@ -238,8 +239,14 @@ func (c *control) undrained(r *http.Request) (status.UndrainedV1, error) {
 			v.Run = run
 		}
 		v.Warning = warning
+		asked.Container, asked.Name = run.ID, nameIn(ref)
 		concerns = func(d *discovery.Drain) bool { return d.About(run) || d.Name != "" && d.Name == nameIn(ref) }
 	}
+	unread, err := c.agent.watcher.UndrainUnread(r.Context(), asked)
+	if err != nil {
+		return v, err
+	}
+	s, _ = c.agent.seen.Get() // what was read just before that is in it
 	named := ""
 	for i := range s.Drains {
 		d := &s.Drains[i]
@@ -255,11 +262,11 @@ func (c *control) undrained(r *http.Request) (status.UndrainedV1, error) {
 			return v, err
 		}
 	}
-	if err := c.agent.watcher.DrainsErr(); err != nil && len(v.Ended) == 0 { // one of before may yet come to light
-		v.Warning = status.Joined(v.Warning, err.Error())
+	if err := c.agent.watcher.DrainsErr(); unread && err != nil {
+		v.Warning = status.Joined(v.Warning, err.Error()+": what they hold of it ends when they are read, unless the agent is restarted before that")
 	}
 	switch {
-	case len(v.Ended) > 0:
+	case len(v.Ended) > 0, unread && id != "" && len(v.Left) == 0:
 	case named != "":
 		return v, refuse(http.StatusConflict, "the name %s is drained, which keeps it out: berth undrain %s", named, named)
 	case id != "":
@@ -290,9 +297,7 @@ func (c *control) released(ctx context.Context, s *discovery.Snapshot, ref strin
 
 // end ends a drain, if it is one that ends by being asked to.
 func (c *control) end(ctx context.Context, d *discovery.Drain, v *status.UndrainedV1) error {
-	// What belongs to a connection, to the host or to a stop signal ends with its reason alone. A shutdown does not where it
-	// restarts all but the kernel: the boot goes on, and the drain with it.
-	if d.Cause != discovery.CauseOperator && d.Cause != discovery.CauseShutdown || d.Hold == discovery.HoldConnection {
+	if !d.EndsWhenAsked() {
 		v.Left = append(v.Left, status.NewDrainV1(*d))
 		return nil
 	}
@@ -301,7 +306,7 @@ func (c *control) end(ctx context.Context, d *discovery.Drain, v *status.Undrain
 	case errors.Is(err, discovery.ErrNotFound):
 		return nil // it has just ended
 	case errors.Is(err, discovery.ErrNotSaved):
-		v.Warning = status.Joined(v.Warning, err.Error()+": a restart of the agent brings the drain back")
+		v.Warning = status.Joined(v.Warning, err.Error()+": if the agent is restarted before that is, the drain is back")
 	case err != nil:
 		return err
 	}

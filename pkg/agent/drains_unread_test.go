@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"berth/pkg/discovery"
 	"berth/pkg/discovery/enginetest"
@@ -74,5 +75,59 @@ func TestNew_dryRunLeavesDrains(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		t.Errorf("%v, %v; want it as it was", info, err)
+	}
+}
+
+// What is let in while the drains cannot be read is in, also when they are read, and the answer says so.
+func TestControl_undrainedWhileUnread(t *testing.T) {
+	c := newControlledUnread(t)
+	id := c.engine.Run(enginetest.Spec{Name: "web-1", Labels: map[string]string{discovery.TargetsLabel: "web"}, Ports: []string{"8080"}})
+	agenttest.Eventually(t, "web-1 known", func() bool { _, ok := c.row("web-1"); return ok })
+	v, err := c.Client.Undrain(t.Context(), "web-1")
+	if err != nil || len(v.Ended) != 0 || !strings.Contains(v.Warning, "ends when they are read") {
+		t.Errorf("undrain: %+v, %v; want that what holds it ends when they are read", v, err)
+	}
+	since := time.Now()
+	c.restore(t,
+		discovery.Drain{ID: "operator/" + id, Container: id, Cause: discovery.CauseOperator, Since: since},
+		discovery.Drain{ID: "operator/name:web-1", Container: id, Name: "web-1", Cause: discovery.CauseOperator, Since: since},
+		discovery.Drain{ID: "operator/name:web-2", Container: "f00", Name: "web-2", Cause: discovery.CauseOperator, Since: since},
+	)
+	agenttest.Eventually(t, "the drains read", func() bool { return !strings.Contains(c.Readiness().Text(), "drains") })
+	agenttest.Eventually(t, "web-1 wanted", func() bool { return c.wanted(id) })
+	if drains := c.drains(); len(drains) != 1 || drains["operator/name:web-2"].Name != "web-2" {
+		t.Errorf("drains: %+v; want the other's alone", drains)
+	}
+}
+
+// controlledUnread is an agent whose drains cannot be read yet.
+type controlledUnread struct {
+	*controlled
+	path string
+}
+
+func newControlledUnread(t *testing.T) *controlledUnread {
+	t.Helper()
+	agenttest.Account(t, "web")
+	c := &controlledUnread{controlled: &controlled{engine: enginetest.New()}}
+	o := agenttest.Host(t, c.engine, "web")
+	c.path = filepath.Join(o.Config.StateDir, "drains.json")
+	err := os.MkdirAll(o.Config.StateDir, 0o700)
+	if err = errors.Join(err, os.Symlink(t.TempDir(), c.path)); err != nil { // a directory reads as no file does
+		t.Fatal(err)
+	}
+	c.Agent = agenttest.StartReady(t, o)
+	return c
+}
+
+// restore has the drains be readable, and hold these.
+func (c *controlledUnread) restore(t *testing.T, drains ...discovery.Drain) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := discovery.NewDrainFile(dir).Save(drains); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "drains.json"), c.path); err != nil {
+		t.Fatal(err)
 	}
 }

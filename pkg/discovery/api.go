@@ -232,6 +232,7 @@ func (w *Watcher) Undrain(ctx context.Context, id string) (uint64, error) {
 			return ErrNotFound
 		}
 		s.dropDrainsOf(func(d Drain) bool { return d.ID == id })
+		s.unread.over(id)
 		return nil
 	})
 	if err != nil {

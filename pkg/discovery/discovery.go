@@ -123,6 +123,12 @@ type Drain struct {
 // Host reports whether the drain is the whole host's.
 func (d *Drain) Host() bool { return d.Container == "" && d.Name == "" }
 
+// EndsWhenAsked reports whether a person's word ends the drain. What belongs to a connection, to the host or to a stop signal
+// ends with its reason alone. A shutdown does not where it restarts all but the kernel: the boot goes on, and the drain with it.
+func (d *Drain) EndsWhenAsked() bool {
+	return (d.Cause == CauseOperator || d.Cause == CauseShutdown) && d.Hold != HoldConnection
+}
+
 // About reports whether the drain is about the run's container, by its id or by its name. That of the host is not.
 func (d *Drain) About(run target.Run) bool {
 	return d.Container != "" && d.Container == run.ID || d.Name != "" && d.Name == run.Name

@@ -215,6 +215,7 @@ func (s *state) endSurvived(l *life, began time.Time) {
 	s.w.metrics.survivors.Inc()
 	s.w.log.Warn("container has outlived its stop signal and is wanted again", append(about(l), zap.Time("signalled_at", d.Since))...)
 	s.dropDrainsOf(func(o Drain) bool { return o.ID == d.ID })
+	s.unread.over(d.ID)
 }
 
 // hostDrains reports whether the whole host is drained.

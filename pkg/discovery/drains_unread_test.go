@@ -250,3 +250,100 @@ func TestDrainFile_SetAside(t *testing.T) {
 		t.Errorf("Load: %v, %v; want none", got, err)
 	}
 }
+
+// What is let in before the drains are read stays in when they are; what a person's word does not end, or is drained after it,
+// holds.
+func TestWatcher_undrainedWhileUnread(t *testing.T) {
+	operator := func(u *unreadFixture) discovery.Drain {
+		return discovery.Drain{Container: u.drained, Cause: discovery.CauseOperator}
+	}
+	ask := func(u *unreadFixture, asked discovery.Undrained) {
+		u.Helper()
+		if unread, err := u.w.UndrainUnread(u.Context(), asked); !unread || err != nil {
+			u.Errorf("UndrainUnread: %t, %v; want that some are unread", unread, err)
+		}
+	}
+	drain := func(u *unreadFixture) {
+		u.Helper()
+		if _, err := u.w.Drain(u.Context(), operator(u)); !errors.Is(err, discovery.ErrNotSaved) {
+			u.Errorf("Drain: %v; want that it is not saved", err)
+		}
+	}
+	undrain := func(u *unreadFixture) {
+		u.Helper()
+		if _, err := u.w.Undrain(u.Context(), u.id); !errors.Is(err, discovery.ErrNotSaved) {
+			u.Errorf("Undrain: %v; want that it is not saved", err)
+		}
+	}
+	named := func(u *unreadFixture) {
+		u.store.drains[0].ID, u.store.drains[0].Name = discovery.NameDrainID(discovery.CauseOperator, "web-1"), "web-1"
+	}
+	host := func(cause string) func(u *unreadFixture) {
+		return func(u *unreadFixture) {
+			u.store.drains[0] = discovery.Drain{ID: discovery.DrainID(cause, ""), Cause: cause, Since: time.Now()}
+		}
+	}
+	both := []string{"web-1:32768", "web-2:32769"}
+	for name, test := range map[string]struct {
+		stored func(*unreadFixture) // changes what is on disk; nil: web-1 is drained by its id
+		asked  func(*unreadFixture)
+		want   []string
+	}{
+		"by its id":                     {nil, func(u *unreadFixture) { ask(u, discovery.Undrained{Container: u.drained, Name: "web-1"}) }, both},
+		"another":                       {nil, func(u *unreadFixture) { ask(u, discovery.Undrained{Container: u.other, Name: "web-2"}) }, both[1:]},
+		"the drain":                     {nil, func(u *unreadFixture) { ask(u, discovery.Undrained{ID: u.id}) }, both},
+		"the host, and not a container": {nil, func(u *unreadFixture) { ask(u, discovery.Undrained{Host: true}) }, both[1:]},
+		"a name":                        {named, func(u *unreadFixture) { ask(u, discovery.Undrained{Name: "web-1"}) }, both},
+		"a container, and not its name": {named, func(u *unreadFixture) { ask(u, discovery.Undrained{Container: u.drained}) }, both[1:]},
+		"the host":                      {host(discovery.CauseOperator), func(u *unreadFixture) { ask(u, discovery.Undrained{Host: true}) }, both},
+		"the host, by spot":             {host(discovery.CauseSpot), func(u *unreadFixture) { ask(u, discovery.Undrained{Host: true}) }, nil},
+		"drained and let in":            {nil, func(u *unreadFixture) { drain(u); undrain(u) }, both},
+		"let in and drained":            {nil, func(u *unreadFixture) { ask(u, discovery.Undrained{Container: u.drained}); drain(u) }, both[1:]},
+		"drained, let in and drained":   {nil, func(u *unreadFixture) { drain(u); undrain(u); drain(u) }, both[1:]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := newUnread(t, 6, false) // for 15.5 s
+				if test.stored != nil {
+					test.stored(u)
+				}
+				u.settle(5 * time.Second)
+				test.asked(u)
+				u.settle(time.Minute)
+				u.wants(test.want...)
+				if unread, err := u.w.UndrainUnread(t.Context(), discovery.Undrained{Host: true}); unread || err != nil {
+					t.Errorf("UndrainUnread afterwards: %t, %v; want that all are read", unread, err)
+				}
+			})
+		})
+	}
+}
+
+// Whoever has outlived a stop signal while the drains were unread has outlived an earlier one of them, too: he stays in.
+func TestWatcher_survivedWhileUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUnread(t, 60, true)
+		f, _ := u.engine.Facts(u.other)
+		u.store.drains[0] = discovery.Drain{
+			ID: discovery.DrainID(discovery.CauseStopSignal, u.other), Container: u.other, StartedAt: f.StartedAt,
+			Cause: discovery.CauseStopSignal, Hold: discovery.HoldRun, Since: time.Now(),
+		}
+		u.settle(5 * time.Second)
+		u.engine.Signal(u.other, 15)
+		u.settle(11 * time.Minute)
+		u.wants("web-1:32768", "web-2:32769")
+		if err := u.w.DrainsErr(); !errors.Is(err, errIO) {
+			t.Fatalf("got %v; want that they are unread still", err)
+		}
+		before := len(u.snapshots())
+		u.settle(time.Hour)
+		if err := u.w.DrainsErr(); err != nil {
+			t.Fatalf("got %v; want them read", err)
+		}
+		for _, s := range u.snapshots()[before:] {
+			if !slices.Contains(names(s, "web"), "web-2:32769") {
+				t.Errorf("it is out when they are read: %s", describe(s))
+			}
+		}
+	})
+}

@@ -1,8 +1,10 @@
 package discovery
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"berth/internal/backoff"
@@ -24,6 +26,68 @@ type unread struct {
 	err   error     // why not, as it was last; nil: they are read, or set aside
 	until time.Time // when they hold nothing up any longer
 	past  bool      // that time has come
+	// What has ended meanwhile is left out when they are read: drains by id, and what a person has asked for.
+	ended     map[string]bool
+	undrained map[Undrained]bool
+}
+
+// Undrained is what a person asks to let in: a drain by its id, or the drains of a container, of a name, or of the host.
+type Undrained struct {
+	ID, Container, Name string
+	Host                bool
+}
+
+// ends reports whether that ends d.
+func (u *Undrained) ends(d *Drain) bool {
+	switch {
+	case !d.EndsWhenAsked():
+		return false
+	case d.Host():
+		return u.Host || u.ID == d.ID
+	case d.Name != "":
+		return u.Name == d.Name || u.ID == d.ID
+	}
+	return u.Container == d.Container || u.ID == d.ID
+}
+
+// over notes that the drain of that id has ended.
+func (u *unread) over(id string) {
+	if u.err == nil {
+		return
+	}
+	if u.ended == nil {
+		u.ended = map[string]bool{}
+	}
+	u.ended[id] = true
+}
+
+// leaves reports whether d, which is read at last, is left out.
+func (u *unread) leaves(d *Drain) bool {
+	for asked := range u.undrained {
+		if asked.ends(d) {
+			return true
+		}
+	}
+	return u.ended[d.ID]
+}
+
+// UndrainUnread has drains that cannot be read yet end when they are read, as far as a person's word ends them. It reports
+// whether there may be any: false, all are known. What is drained after that holds.
+func (w *Watcher) UndrainUnread(ctx context.Context, u Undrained) (bool, error) {
+	reply := make(chan bool, 1)
+	err := w.do(ctx, func(s *state) {
+		if s.unread.err != nil {
+			if s.unread.undrained == nil {
+				s.unread.undrained = map[Undrained]bool{}
+			}
+			s.unread.undrained[u] = true
+		}
+		reply <- s.unread.err != nil
+	})
+	if err != nil {
+		return false, err
+	}
+	return await(ctx, w, reply)
 }
 
 // loadResult is what has become of drains that could not be read.
@@ -87,7 +151,7 @@ func (s *state) loadedAgain(r loadResult) {
 		s.w.log.Info("drains are read")
 		made := s.drains
 		s.drains = map[string]Drain{}
-		s.loadDrains(r.drains)
+		s.loadDrains(slices.DeleteFunc(r.drains, func(d Drain) bool { return s.unread.leaves(&d) }))
 		for id, d := range made { // the latest word counts
 			s.drains[id] = d
 		}
