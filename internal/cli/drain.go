@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/pkg/client"
+	"berth/pkg/discovery"
 	"berth/pkg/status"
 	"berth/pkg/target"
 )
@@ -189,9 +191,11 @@ func newUndrainCommand(env *environment) *cobra.Command {
 		Short: "Let containers, or the host, back into their target groups",
 		Long: `Ends what berth drain began: of the containers, or of the host with --all (containers that were drained themselves stay
 out). A name that was drained is given as that name, whether or not a container bears it. It returns when the target groups
-have acted on it; berth wait waits for health. What nobody has drained is let in already, and no error.
+have acted on it; berth wait waits for health. What nothing drains is let in already, and no error. What is drained otherwise
+(the host, a stop signal, berth stop, a spot notice) stays out: it says how that ends.
 
-Exit codes: 0; 1 it could not be ended, or the target groups have not acted on it; 2 bad usage; 5 the agent does not answer.`,
+Exit codes: 0; 1 it could not be ended, stays drained otherwise though nothing was ended, or the target groups have not acted
+on it; 2 bad usage; 5 the agent does not answer.`,
 		Example:           "  berth undrain web-1 && berth wait web-1",
 		ValidArgsFunction: completeContainers(env),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -232,6 +236,11 @@ func (c *undrainCommand) run(ctx context.Context, refs []string) error {
 		if !c.asJSON {
 			c.say(ref, &v)
 		}
+		if len(v.Ended) == 0 {
+			for i := range v.Left {
+				failed = errors.Join(failed, exit(exitFailure, errors.New(cmpHost(ref)+": "+stillDrained(&v.Left[i]))))
+			}
+		}
 	}
 	if c.asJSON {
 		if err := json.NewEncoder(c.env.stdout).Encode(map[string]any{"undrained": results}); err != nil {
@@ -252,15 +261,31 @@ func (c *undrainCommand) say(ref string, v *status.UndrainedV1) {
 		}
 		fmt.Fprintf(c.env.stdout, "%s: the drain%s of %s is ended\n", cmpHost(ref), status.Plain(by), d.Since.Local().Format(time.DateTime))
 	}
-	if len(v.Ended) == 0 {
+	switch {
+	case len(v.Ended) > 0:
+		for i := range v.Left {
+			fmt.Fprintf(c.env.stdout, "%s: %s\n", cmpHost(ref), stillDrained(&v.Left[i]))
+		}
+	case len(v.Left) == 0:
 		fmt.Fprintf(c.env.stdout, "%s: nobody has drained it\n", cmpHost(ref))
 	}
-	for _, d := range v.Left {
-		if d.Name != "" {
-			fmt.Fprintf(c.env.stdout, "%s: still drained under the name %s: berth undrain %s\n", cmpHost(ref), d.Name, d.Name)
-			continue
-		}
-		fmt.Fprintf(c.env.stdout, "%s: still drained: %s\n", cmpHost(ref), status.Plain(d.Cause))
+}
+
+// stillDrained says what still drains what was asked about, and how that ends.
+func stillDrained(d *status.DrainV1) string {
+	cause := status.Plain(d.Cause)
+	switch {
+	case d.Name != "":
+		return fmt.Sprintf("still drained under the name %s: berth undrain %s", d.Name, d.Name)
+	case d.Hold == "connection":
+		what := cmp.Or(status.Plain(d.Reason), "a command")
+		return "still drained: " + what + " of " + cmp.Or(status.Plain(d.By), "somebody") + " holds it, and lets go when it ends"
+	case d.Cause == discovery.CauseStopSignal:
+		return "still drained: it was told to stop, and is let in when it is started anew or outlives that"
+	case d.Cause == discovery.CauseOperator, d.Cause == discovery.CauseShutdown:
+		return "still drained with the whole host (" + cause + "): berth undrain --all"
+	default:
+		return "still drained: " + cause + " holds the host, and ends by itself"
 	}
 }
 

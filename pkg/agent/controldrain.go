@@ -250,6 +250,10 @@ func (c *control) undrained(r *http.Request) (status.UndrainedV1, error) {
 	named := ""
 	for i := range s.Drains {
 		d := &s.Drains[i]
+		if ref != "" && d.Host() { // it keeps the container out as well, and ends as the host's alone
+			v.Left = append(v.Left, status.NewDrainV1(*d))
+			continue
+		}
 		if !concerns(d) {
 			continue
 		}

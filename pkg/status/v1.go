@@ -81,10 +81,11 @@ func (d DrainedV1) Wait() (time.Duration, bool) {
 
 // UndrainedV1 is what DELETE /v1/drains answers.
 type UndrainedV1 struct {
-	Ended []DrainV1  `json:"ended"` // none: nobody had drained it
+	Ended []DrainV1  `json:"ended"` // none: nothing of it could be ended
 	Run   target.Run `json:"container,omitzero"`
 	Seq   uint64     `json:"seq"` // from which they no longer count
-	// Left are the drains that still hold what was asked about: the host's own reasons, a stop signal.
+	// Left are the drains that still hold what was asked about: a stop signal, a connection, and of a container those of the
+	// host, too.
 	Left    []DrainV1 `json:"left,omitempty"`
 	Warning string    `json:"warning,omitempty"`
 }
