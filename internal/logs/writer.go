@@ -32,6 +32,7 @@ type Writer struct {
 	done    chan struct{}               // closed when the goroutine that writes ends; nil: none runs
 	dropped uint64                      // lines, in all
 	unsaid  uint64                      // of them, those that note has not said
+	half    bool                        // the last that was written is half a line, whose rest is lost
 }
 
 // NewWriter returns a Writer on to.
@@ -76,11 +77,18 @@ func (w *Writer) drain(done chan struct{}) {
 		}
 		batch := w.pending
 		w.pending, w.spare = w.spare[:0], nil
+		end := 0 // of half a line before it
+		if w.half {
+			batch, end = append([]byte("\n"), batch...), 1
+		}
 		w.mu.Unlock()
 		n, err := w.to.Write(batch)
 		w.mu.Lock()
 		if taken = err == nil; !taken {
-			w.drop(lines(batch[n:]))
+			w.drop(lines(batch[max(n, end):]))
+		}
+		if n > 0 {
+			w.half = !taken && batch[n-1] != '\n'
 		}
 		if cap(batch) <= maxSpare {
 			w.spare = batch[:0]

@@ -228,3 +228,50 @@ func TestWriter_Sync_bounded(t *testing.T) {
 		}
 	})
 }
+
+// full takes so many bytes of each write, and fails then; fewer than none: it takes all.
+type full struct {
+	room []int
+	got  bytes.Buffer
+}
+
+func (f *full) Write(p []byte) (int, error) {
+	room := -1
+	if len(f.room) > 0 {
+		room, f.room = f.room[0], f.room[1:]
+	}
+	if room < 0 {
+		return f.got.Write(p)
+	}
+	f.got.Write(p[:room])
+	return room, errors.New("no space left on device")
+}
+
+// What follows half a line begins on a line of its own, whatever was lost in between.
+func TestWriter_halfALine(t *testing.T) {
+	for _, test := range []struct {
+		room    []int
+		want    string
+		dropped uint64
+	}{
+		{[]int{3}, "fir\n2 lines dropped\nthird\n", 2},
+		{[]int{3, 0}, "fir\n2 lines dropped\nfourth\n", 4}, // what was said of them, too
+		{[]int{3, 1}, "fir\n2 lines dropped\nfourth\n", 4},
+		{[]int{6}, "first\n1 lines dropped\nthird\n", 1},
+		{[]int{0}, "2 lines dropped\nthird\n", 2},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &full{room: test.room}
+			w := NewWriter(f)
+			w.saying(func(dropped uint64) []byte { return fmt.Appendf(nil, "%d lines dropped\n", dropped) })
+			for _, lines := range []string{"first\nsecond\n", "third\n", "fourth\n"} {
+				fmt.Fprint(w, lines)
+				synctest.Wait()
+			}
+			got := f.got.String()
+			if test.want = strings.TrimSuffix(test.want, "fourth\n") + "fourth\n"; got != test.want || w.Dropped() != test.dropped {
+				t.Errorf("%v: got %q, %d dropped; want %q, %d", test.room, got, w.Dropped(), test.want, test.dropped)
+			}
+		})
+	}
+}
