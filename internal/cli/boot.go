@@ -69,6 +69,7 @@ func boot(ctx context.Context, cfg *config.Config, env *environment, bootID stri
 	if err != nil {
 		return exit(exitUsage, err)
 	}
+	defer logs.TakeStandard(log)()
 	defer func() { _ = log.Sync() }() // before the last words
 	if kept, err := ledger.Peek(cfg.StateDir); err == nil && len(ledger.Stale(kept.Entries(), bootID)) == 0 {
 		fmt.Fprintln(env.stdout, "nothing is registered from an earlier boot")

@@ -89,6 +89,7 @@ func runAgent(ctx context.Context, read func() (*config.Config, error), dry bool
 	if err != nil {
 		return exit(exitUsage, err)
 	}
+	defer logs.TakeStandard(log)()
 	a, err := agent.New(ctx, agent.Options{
 		Config: cfg, Read: read, Log: log, Level: level, Build: env.build.info(), DryRun: dry, BootID: host.BootID(), Engine: env.engine,
 		LogDropped: out.Dropped,

@@ -158,6 +158,7 @@ func (c *shutdownDrain) byLedger(ctx context.Context, cfg *config.Config, latest
 	if err != nil {
 		return exit(exitFailure, err)
 	}
+	defer logs.TakeStandard(log)()
 	defer func() { _ = log.Sync() }() // before the last words
 	kept, err := ledger.Open(cfg.StateDir, host.BootID(), ledger.Options{Log: log})
 	if err != nil {

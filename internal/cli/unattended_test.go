@@ -3,10 +3,13 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -172,5 +175,74 @@ func TestRun_logReaderGone(t *testing.T) {
 	}
 	if err := <-ended; !strings.Contains(err.Error(), "killed") {
 		t.Errorf("it ended with %v before", err)
+	}
+}
+
+// echo is a standard error of which each line has the standard library say something.
+type echo struct {
+	mu  sync.Mutex // guards got
+	got strings.Builder
+}
+
+const echoed = "net/http: it said so"
+
+func (e *echo) Write(p []byte) (int, error) {
+	e.mu.Lock()
+	n, err := e.got.Write(p)
+	e.mu.Unlock()
+	if !strings.Contains(string(p), echoed) {
+		log.Print(echoed)
+	}
+	return n, err
+}
+
+// said reports whether the log has that, as one of its lines.
+func (e *echo) said() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for line := range strings.Lines(e.got.String()) {
+		if strings.HasPrefix(line, `{"level":"warn"`) && strings.Contains(line, echoed) {
+			return true
+		}
+	}
+	return false
+}
+
+// What the standard library logs of itself is in the log, as one of its lines, and waits for nobody either.
+func TestUnits_standardLogger(t *testing.T) {
+	for name, args := range map[string][]string{
+		"boot":           {"boot"},
+		"shutdown-drain": {"shutdown-drain"},
+		"run":            {"run", "--listen", "127.0.0.1:0", "--status-listen", "off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sim := agenttest.Account(t, "web")
+			dir := agenttest.ShortDir(t)
+			registeredBy(t, dir, sim, agenttest.Instance, "before", "web", 32768)
+			for key, value := range map[string]string{
+				"BERTH_STATE_DIR": dir, "BERTH_TARGET_GROUP": "web", "BERTH_CONTROL_SOCKET": filepath.Join(dir, "b.sock"),
+				"BERTH_STATUS_LISTEN": "127.0.0.1:1", "BERTH_LOG_FORMAT": "json", "BERTH_LOG_LEVEL": "debug", "BERTH_DRAIN_SHUTDOWN_MAX_WAIT": "2s",
+			} {
+				t.Setenv(key, value)
+			}
+			t.Setenv("PATH", dir) // no systemctl: the state of the system is not known
+			log.SetOutput(io.Discard)
+			defer log.SetOutput(os.Stderr)
+			stderr := &echo{}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			env := &environment{stdin: strings.NewReader(""), stdout: io.Discard, stderr: stderr, getenv: os.Getenv, engine: enginetest.New()}
+			ended := make(chan int, 1)
+			go func() { ended <- execute(ctx, args, env) }()
+			agenttest.Eventually(t, "the target gone", func() bool { return len(sim.Registered("web")) == 0 })
+			if name == "run" {
+				agenttest.Eventually(t, "the standard library's line in the log", stderr.said)
+				cancel()
+			}
+			<-ended
+			if !stderr.said() {
+				t.Errorf("berth %s: what the standard library logs is not in its log", name)
+			}
+		})
 	}
 }

@@ -1,6 +1,6 @@
 // Package logs makes the logger of agent and commands. Whatever becomes of what it is written to, nobody who logs waits.
 //
-//	logs.go     New: the logger
+//	logs.go     New: the logger; TakeStandard: the standard library's, too
 //	writer.go   Writer: a bounded buffer, and one goroutine that writes
 //	journal.go  priorities for systemd's journal
 package logs
@@ -65,4 +65,14 @@ func New(w io.Writer, level, format string) (*zap.Logger, zap.AtomicLevel, error
 		return append([]byte(nil), line.Bytes()...)
 	})
 	return zap.New(zapcore.NewCore(encoder, out, at)), at, nil
+}
+
+// TakeStandard has what the standard library logs of itself (net/http of connections, for one) go to log, at warn, until
+// restore is called: its own logger writes to standard error in the caller's goroutine, and waits for whoever reads that.
+func TakeStandard(log *zap.Logger) (restore func()) {
+	restore, err := zap.RedirectStdLogAt(log.Named("std"), zapcore.WarnLevel)
+	if err != nil {
+		return func() {} // there is no such error at this level
+	}
+	return restore
 }
