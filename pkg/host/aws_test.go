@@ -2,13 +2,17 @@ package host
 
 import (
 	"errors"
+	"log"
 	"net/http"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	awscredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	"github.com/aws/smithy-go/logging"
 	"go.uber.org/zap"
 
 	"berth/pkg/registrar/elb"
@@ -105,5 +109,26 @@ func TestMetadataSettings(t *testing.T) {
 		if len(to) == 0 || to[0] != want {
 			t.Errorf("mode %q: asked at %v; want %s", mode, to, want)
 		}
+	}
+}
+
+// What the SDK logs goes where the standard library's lines go, and not to standard error past that.
+func TestAWSConfig_logger(t *testing.T) {
+	unset(t)
+	var got strings.Builder
+	log.SetOutput(&got)
+	defer log.SetOutput(os.Stderr)
+	metadata, err := MetadataConfig(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := AWSConfig(t.Context(), "eu-central-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadata.Logger.Logf(logging.Warn, "of %s", "metadata")
+	cfg.Logger.Logf(logging.Debug, "of %s", "calls")
+	if said := got.String(); !strings.Contains(said, "SDK WARN of metadata\n") || !strings.Contains(said, "SDK DEBUG of calls\n") {
+		t.Errorf("got %q; want both lines", said)
 	}
 }
