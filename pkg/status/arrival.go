@@ -127,9 +127,14 @@ func (a *Arrival) serving(rows []*Row) (Outcome, Reason) {
 	return outcome, why
 }
 
-// newestRun keeps the rows of the run that started last.
+// newestRun keeps the rows of the run that started last. One that is on its way out is older than one that is not, whatever
+// Docker's dates say: the host's clock may have been set between.
 func newestRun(rows []*Row) []*Row {
-	newest := slices.MaxFunc(rows, func(a, b *Row) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) })
+	present := slices.DeleteFunc(slices.Clone(rows), func(r *Row) bool { return r.State == Draining || r.State == Leaving })
+	if len(present) == 0 {
+		present = rows
+	}
+	newest := slices.MaxFunc(present, func(a, b *Row) int { return a.Run.StartedAt.Compare(b.Run.StartedAt) })
 	return slices.DeleteFunc(slices.Clone(rows), func(r *Row) bool {
 		return !r.Run.StartedAt.Equal(newest.Run.StartedAt)
 	})

@@ -72,6 +72,8 @@ func TestAwaited(t *testing.T) {
 		"healthy":                         {GoalHealthy, "", []Row{row(Healthy, at)}, nil, Reached, "healthy in web"},
 		"healthy in two":                  {GoalHealthy, "", []Row{row(Healthy, at), row(Healthy, at, in("api"))}, nil, Reached, "healthy in api, web"},
 		"initial is not healthy":          {GoalHealthy, "", []Row{row(Initial, at)}, nil, Pending, "initial in web"},
+		"its date is of a later clock":    {GoalHealthy, "", []Row{row(Draining, at), row(Healthy, at, old)}, nil, Reached, "healthy in web"},
+		"and it is about to leave":        {GoalHealthy, "", []Row{row(Leaving, at), row(Initial, at, old)}, nil, Pending, "initial in web"},
 		"the old run drains":              {GoalHealthy, "", []Row{row(Draining, at, old), row(Healthy, at)}, nil, Reached, "healthy in web"},
 		"drained by hand":                 {GoalHealthy, "", []Row{row(Drained)}, nil, Pending, "drained in web"},
 		"group of a whole":                {GoalHealthy, "web", []Row{row(Refused, in(""))}, nil, Never, "refused: because"},
