@@ -168,7 +168,8 @@ func (c *control) look(ctx context.Context, ref string) (target.Run, string, err
 		return target.Run{}, "", refuse(http.StatusBadRequest, "%.60q is no container's name or id", ref)
 	}
 	run, _, err := c.agent.watcher.Look(ctx, ref)
-	known := err == nil || errors.Is(err, discovery.ErrNotAnswered) && run.ID != ""
+	remembered := errors.Is(err, discovery.ErrNotAnswered) && run.ID != ""
+	known := err == nil || remembered
 	missing := !known && (errors.Is(err, discovery.ErrAmbiguous) || errors.Is(err, discovery.ErrNotFound) && !errors.Is(err, discovery.ErrNotAnswered))
 	other := known && run.ID != ref && run.Name != nameIn(ref)
 	if s, _ := c.agent.seen.Get(); (missing || other) && holdsName(s, nameIn(ref)) {
@@ -177,7 +178,7 @@ func (c *control) look(ctx context.Context, ref string) (target.Run, string, err
 	switch {
 	case !known:
 		return run, "", lookError(ref, err)
-	case err != nil:
+	case remembered:
 		return run, "Docker does not answer; what the agent remembers of " + run.String() + " is used", nil
 	}
 	return run, "", nil

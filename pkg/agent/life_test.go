@@ -238,7 +238,7 @@ func TestLife_wanted_since(t *testing.T) {
 	l := &life{onAdvice: func() bool { return true }}
 	drains := l.wanted(&host.Snapshot{Notices: []host.Notice{{Kind: host.Spot, At: at}, {Kind: host.Lifecycle, At: at}}})
 	for cause, d := range drains {
-		if d.Since != at { //nolint:revive // the reading of that clock is what is compared
+		if d.Since != at { // with the reading of that clock
 			t.Errorf("%s since %s; want %s", cause, d.Since, at)
 		}
 	}
