@@ -102,3 +102,44 @@ func TestRegistrar_eachRemovalHasAFirstAttempt(t *testing.T) {
 		})
 	}
 }
+
+// A removal is taken back while its call is under way, which AWS throttles. The next one of the same target has a first attempt
+// of its own.
+func TestRegistrar_removalAfterOneThatWasTakenBack(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.peers = 100
+		w.start()
+		w.want("g00", 1)
+		w.after(2 * time.Minute)
+		w.registered("g00", 1)
+		w.fault(elbsim.Fault{Kind: elbsim.FaultLatency, Action: "DeregisterTargets", Delay: elbsim.Duration(2 * time.Second)})
+		w.fault(elbsim.Fault{Kind: elbsim.FaultError, Action: "*egisterTargets", Code: "Throttling", Status: 400})
+		var others []any
+		for i := 1; i <= 20; i++ {
+			others = append(others, fmt.Sprintf("g%02d", i), 100+i)
+		}
+		tried := func() int {
+			n := 0
+			for _, call := range w.writes() {
+				if strings.HasPrefix(call, "DeregisterTargets g00") {
+					n++
+				}
+			}
+			return n
+		}
+		w.want(append([]any{"g00"}, others...)...)
+		for begun := time.Now(); tried() == 0 && time.Since(begun) < time.Hour; {
+			w.after(100 * time.Millisecond)
+		}
+		w.want(append([]any{"g00", 1}, others...)...)
+		w.after(2 * time.Minute)
+		before, n := len(w.writes()), tried()
+		w.want(append([]any{"g00"}, others...)...)
+		for begun := time.Now(); tried() == n && time.Since(begun) < time.Hour; {
+			w.after(100 * time.Millisecond)
+		}
+		if made := len(w.writes()) - before; made > 2 { // one more may have been on its way
+			t.Errorf("the second removal was write %d; want it to be the next:\n%s", made, strings.Join(w.writes()[before:], "\n"))
+		}
+	}, numbered(21)...)
+}

@@ -28,8 +28,8 @@ func (r *reconciler) deregister(ctx context.Context, permit *pacer.Permit, targe
 	r.flight = flight{}
 	now := r.wrote(pacer.ClassDeregister, permit, targets, ce)
 	for _, t := range targets {
-		if delete(r.vain, t); ce != nil && outcome(ce) != pacer.Aborted {
-			r.vain[t] = true
+		if delete(r.vain, t); ce != nil && outcome(ce) != pacer.Aborted && len(r.want[t]) == 0 {
+			r.vain[t] = true // one that is wanted again has a first attempt before it the next time
 		}
 	}
 	if ce != nil {

@@ -55,12 +55,6 @@ func logged(t *testing.T, agent *rig.Agent, text string, least int) int {
 	return n
 }
 
-// warnings returns how many lines of the agent's log are warnings or errors.
-func warnings(agent *rig.Agent) int {
-	log := agent.Log()
-	return strings.Count(log, `"level":"warn"`) + strings.Count(log, `"level":"error"`)
-}
-
 func TestStart_metadataSilent(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]elbsim.Fault{

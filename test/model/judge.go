@@ -43,7 +43,7 @@ func (w *world) truth(outlived time.Duration) map[place]string {
 		f, ok := w.engine.Facts(id)
 		service := f.Labels[discovery.TargetsLabel]
 		since, told := w.leaving[id]
-		told = told && !(outlived < survive && w.undated(since))
+		told = told && (outlived >= survive || !w.undated(since))
 		switch {
 		case !ok || !alive(f) || len(f.Published) == 0 || told && time.Since(since) < outlived,
 			w.drains(id, f.Name), service == careful && !w.healthy[keyOf(id, f.StartedAt)]:
@@ -316,7 +316,7 @@ func (w *world) checkWant(x target.Want) {
 		w.problem("%s:%d is wanted, and it has not been healthy yet", x.Run.Name, x.HostPort4)
 	}
 	if was && !now.Before(t.from) && (t.to.IsZero() || now.Before(t.to)) &&
-		!(t.why == stopSignal && w.undated(t.from)) { // its drain may have been among those that could not be read
+		(t.why != stopSignal || !w.undated(t.from)) { // its drain may have been among those that could not be read
 		w.problem("%s:%d is wanted, though the agent was told of %s at %s", x.Run.Name, x.HostPort4, t.why, clock(t.from))
 	}
 	if w.withheld[x.Group] {
