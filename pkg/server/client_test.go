@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,18 +16,21 @@ func TestClient_Status(t *testing.T) {
 	a.well()
 	s := serving(t, &a, defaultLimits())
 	tcp := s.Addr("--status-listen").String()
-	missing := filepath.Join(t.TempDir(), "no.sock")
 	for name, c := range map[string]*client.Client{
 		"socket":            client.New(s.cfg.Socket, ""),
 		"socket before TCP": client.New(s.cfg.Socket, "127.0.0.1:1"),
 		"TCP alone":         client.New("", tcp),
-		"TCP instead":       client.New(missing, tcp),
 	} {
 		got, err := c.Status(t.Context(), client.StatusQuery{})
 		c.Close()
 		if err != nil || got.API != "v1" || len(got.Rows) != 1 || got.Rows[0].State != status.Healthy {
 			t.Errorf("%s: got %+v, %v; want the status", name, got, err)
 		}
+	}
+	c := client.New(filepath.Join(t.TempDir(), "no.sock"), tcp)
+	defer c.Close()
+	if _, err := c.Status(t.Context(), client.StatusQuery{}); !errors.Is(err, client.ErrNotRunning) {
+		t.Errorf("no socket: got %v; want no agent, whoever answers on the port", err)
 	}
 }
 
