@@ -126,6 +126,9 @@ func plan(ctx context.Context, cfg *config.Config, env *environment, timeout tim
 		if h.CredentialsErr != "" {
 			log.Error("no call could be made", zap.String("error", h.CredentialsErr), zap.String("change", h.CredentialsChange))
 		}
+		if d := a.Seen(); d != nil && len(d.Unknown) > 0 {
+			log.Error("docker has not answered for containers: nothing is planned for them", zap.Strings("container_ids", d.Unknown))
+		}
 		p = planOf(s, complete)
 		return nil
 	})

@@ -272,6 +272,12 @@ func (a *Core) Groups() (*registrar.Snapshot, <-chan struct{}) { return a.regist
 // Stream is the state of the connection to Docker.
 func (a *Core) Stream() discovery.Stream { return a.watcher.Stream() }
 
+// Seen returns what discovery has published last; nil before it has.
+func (a *Core) Seen() *discovery.Snapshot {
+	s, _ := a.seen.Get()
+	return s
+}
+
 // Drain takes a container or the host out, as discovery.Watcher's does.
 func (a *Core) Drain(ctx context.Context, d discovery.Drain) (uint64, error) {
 	return a.watcher.Drain(ctx, d)

@@ -4,8 +4,6 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"berth/pkg/discovery"
 )
 
 // What tests of a running agent see of its inside. They are in package agent_test: test/agenttest, which starts it, imports
@@ -17,12 +15,6 @@ const (
 	MaxReason    = maxReason
 	MaxReference = maxReference
 )
-
-// Seen returns the newest snapshot of discovery that was published; nil: none was.
-func (a *Core) Seen() *discovery.Snapshot {
-	s, _ := a.seen.Get()
-	return s
-}
 
 // Generation returns that of the configuration in force.
 func (a *Core) Generation() uint64 { return a.settings.Load().generation }

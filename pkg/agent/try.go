@@ -9,8 +9,8 @@ import (
 	"berth/pkg/registrar"
 )
 
-// Try runs the parts until every group has been looked at, or timeout is over, and then has use look at them while they
-// still run. complete reports whether every group has been. It is for a Core whose Options say DryRun. Its error is that of
+// Try runs the parts until Docker has answered for every container and every group has been looked at, or timeout is over, and
+// then has use look at them while they still run. complete reports whether all that is so. It is for a Core whose Options say DryRun. Its error is that of
 // Run, or of use.
 func (a *Core) Try(ctx context.Context, timeout time.Duration, use func(ctx context.Context, s *registrar.Snapshot, complete bool) error) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -26,15 +26,18 @@ func (a *Core) Try(ctx context.Context, timeout time.Duration, use func(ctx cont
 }
 
 // allTried waits until every group of the configuration, and every other that the ledger holds something of, has been
-// looked at, well or not.
+// looked at, well or not, with all containers known: what is registered for one that is not known stays, so that nothing is said
+// of it.
 func (a *Core) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
 	for {
+		d, seen := a.seen.Get()
 		s, changed := a.registrar.Snapshot()
-		if allGroupsTried(a.cfg.Groups, s) {
+		if d != nil && len(d.Unknown) == 0 && allGroupsTried(a.cfg.Groups, s, d.Seq) {
 			return s, true
 		}
 		select {
 		case <-changed:
+		case <-seen:
 		case <-ctx.Done():
 			return s, false
 		}
@@ -42,12 +45,12 @@ func (a *Core) allTried(ctx context.Context) (*registrar.Snapshot, bool) {
 }
 
 // allGroupsTried reports whether every group of the configuration has been looked at, and those that left it, which have no
-// key. A group that was deleted and created again has another ARN: for a moment both have its key, and both have to have
+// key, since what is wanted was as it is since seq. A group that was deleted and created again has another ARN: for a moment both have its key, and both have to have
 // been looked at.
-func allGroupsTried(groups []config.Group, s *registrar.Snapshot) bool {
+func allGroupsTried(groups []config.Group, s *registrar.Snapshot, seq uint64) bool {
 	tried := map[string]bool{}
 	for _, g := range s.Groups {
-		looked := g.Tried && g.Seq > 0
+		looked := g.Tried && g.Seq >= max(1, seq)
 		if len(g.Keys) == 0 && !looked {
 			return false
 		}

@@ -30,7 +30,7 @@ func TestAllGroupsTried(t *testing.T) {
 		"left the configuration":       {[]config.Group{web}, []registrar.GroupStatus{looked, left}, true},
 		"left it, and not looked at":   {[]config.Group{web}, []registrar.GroupStatus{looked, leaving}, false},
 	} {
-		if got := allGroupsTried(tt.groups, &registrar.Snapshot{Groups: tt.status}); got != tt.want {
+		if got := allGroupsTried(tt.groups, &registrar.Snapshot{Groups: tt.status}, 1); got != tt.want {
 			t.Errorf("%s: got %v; want %v", name, got, tt.want)
 		}
 	}
