@@ -361,7 +361,7 @@ func (w *world) checkGroup(s string, may map[place]string) {
 			w.problem("%v is registered, and nobody has served it since %s", p, clock(w.served[p]))
 		}
 	}
-	if w.unserved[s] || !w.byHand.IsZero() && (now.Sub(w.byHand) < 10*time.Minute || w.seldom) || !settled {
+	if w.unserved[s] || !w.byHand.IsZero() && (now.Sub(laterOf(w.byHand, w.failed)) < 10*time.Minute || w.seldom) || !settled {
 		return // it is found by looking
 	}
 	for _, x := range diff.Missing {
