@@ -55,8 +55,12 @@ func (w *world) truth(outlived time.Duration) map[place]string {
 }
 
 // undated reports whether the agent that runs cannot know how long ago that time was: the clock was set between it and the
-// agent's beginning, or so soon before and after it that the agent has not looked at the clock meanwhile.
+// agent's beginning, or so soon before and after it that the agent has not looked at the clock meanwhile; or the drains of
+// that time could not be read.
 func (w *world) undated(t time.Time) bool {
+	if !t.After(w.lost) {
+		return true
+	}
 	var before time.Time
 	for _, at := range w.clockSet {
 		switch {

@@ -109,6 +109,7 @@ func (w *world) misbehave(what, id string) {
 		w.ends = nil
 		if what != "restart agent" {
 			w.store.fail(1 + w.rand.IntN(mostUnread))
+			w.lost = time.Now()
 		}
 		w.settle()
 		w.calm, w.hearing = laterOf(w.calm, time.Now()), laterOf(w.hearing, time.Now())

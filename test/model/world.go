@@ -84,6 +84,7 @@ type world struct {
 	calm     time.Time   // since when nothing keeps the agent from knowing and acting
 	engineUp time.Time   // since when the engine answers; zero: it does not
 	clockSet []time.Time // when the host's clock was set
+	lost     time.Time   // when an agent began last that could not read the drains at once
 	began    time.Time   // when the agent that runs was started
 	hearing  time.Time   // since when nothing keeps it from hearing events
 	withhold string      // a group whose wants are left out of what is published
