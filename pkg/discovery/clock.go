@@ -74,8 +74,9 @@ func (c *dockerClock) looked() (now time.Time) {
 	return now
 }
 
-// ours translates a time that Docker has just told. Where the clock has shown it twice, it is the later one. It reports
-// whether the clock can have shown it as far as this process knows; else it is older than this process.
+// ours translates a time that Docker has just told. Where it may have been at two times (the clock was set back, or nobody
+// knows when exactly it was set), it is the later one: what is heard then is no old news. It
+// reports whether the clock can have shown it as far as this process knows; else it is older than this process.
 func (c *dockerClock) ours(t time.Time) (at time.Time, known bool) {
 	if t.IsZero() {
 		return t, true // what never happened
@@ -86,11 +87,14 @@ func (c *dockerClock) ours(t time.Time) (at time.Time, known bool) {
 	until := now
 	for i := len(c.reigns) - 1; i >= 0; i-- {
 		r := &c.reigns[i]
-		at := c.born.Add(t.Sub(r.origin))
-		if !at.After(until.Add(stepLeast)) && (r.after.IsZero() || !at.Before(r.after.Add(-stepLeast))) {
-			return now.Add(at.Sub(now)), true
+		shown := c.born.Add(t.Sub(r.origin))
+		if !shown.After(until.Add(stepLeast)) && (r.after.IsZero() || !shown.Before(r.after.Add(-stepLeast))) && (!known || shown.After(at)) {
+			at, known = shown, true
 		}
 		until = r.from
+	}
+	if known {
+		return now.Add(at.Sub(now)), true
 	}
 	return now.Add(c.born.Add(-c.old).Sub(now)), false
 }

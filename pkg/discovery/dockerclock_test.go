@@ -62,6 +62,24 @@ func TestDockerClock(t *testing.T) {
 	})
 }
 
+// The clock is set forward by less than passes between two looks: what was dated just before that may have been at two times,
+// and is not taken for older than it is.
+func TestDockerClock_ours_stepBetweenLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := &settable{}
+		c := newDockerClock(engine, 10*time.Minute)
+		time.Sleep(4 * time.Second)
+		happened, dated := time.Now(), engine.Clock()
+		time.Sleep(10 * time.Millisecond)
+		engine.by += 3 * time.Second
+		time.Sleep(500 * time.Millisecond)
+		c.look()
+		if at, known := c.ours(dated); !known || at.Sub(happened).Abs() > time.Millisecond {
+			t.Errorf("it happened at %s: got %s, known %t", happened, at, known)
+		}
+	})
+}
+
 // Each step of the clock is told once to whoever looks, also if what Docker has dated showed it first.
 func TestDockerClock_look_seenByOthersFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
