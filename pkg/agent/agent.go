@@ -82,7 +82,7 @@ func (a *Core) checks() []status.Check {
 		})
 	}
 	if s, _ := a.notices.Snapshot(); silent(s) {
-		checks = append(checks, status.Check{Name: "metadata", Detail: s.Waiting + lasting(s.Since), Change: s.Change})
+		checks = append(checks, status.Check{Name: "metadata", Detail: s.Waiting + status.Lasting(s.Since), Change: s.Change})
 	}
 	if refused := a.refusedReload(); refused != nil {
 		checks = append(checks, status.Check{
@@ -109,13 +109,4 @@ const silenceShown = 10 * time.Second
 // what blocks, and says the same.
 func silent(s *host.Snapshot) bool {
 	return s.Identity != nil && s.Waiting != "" && time.Since(s.Since) >= silenceShown
-}
-
-// lasting says since when something has been so; nothing of what has only just begun.
-func lasting(since time.Time) string {
-	d := time.Since(since)
-	if d < time.Second {
-		return ""
-	}
-	return ", for " + d.Round(time.Second).String()
 }

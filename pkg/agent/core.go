@@ -255,7 +255,7 @@ func (a *Core) Host() status.Host {
 	h.Notices = s.Notices
 	if s.Identity == nil {
 		if h.IdentityErr, h.IdentityChange = s.Waiting, s.Change; s.Waiting != "" {
-			h.IdentityErr += lasting(s.Since)
+			h.IdentityErr += status.Lasting(s.Since)
 		}
 		return h
 	}

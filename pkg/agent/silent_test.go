@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"berth/pkg/host"
+	"berth/pkg/status"
 )
 
 // A metadata service that falls silent later is shown once that lasts, and does not make the agent unready: only notices
@@ -24,10 +25,10 @@ func TestSilent(t *testing.T) {
 			t.Errorf("%s: got %v; want %v", name, got, tt.want)
 		}
 	}
-	if got := lasting(ago(61 * time.Second)); got != ", for 1m1s" {
+	if got := status.Lasting(ago(61 * time.Second)); got != ", for 1m1s" {
 		t.Errorf("got %q", got)
 	}
-	if got := lasting(time.Now()); got != "" {
+	if got := status.Lasting(time.Now()); got != "" {
 		t.Errorf("got %q; want nothing of what has just begun", got)
 	}
 }

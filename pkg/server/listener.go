@@ -151,7 +151,7 @@ func (l *listener) check() (c status.Check, down bool) {
 	if l.err == nil {
 		return status.Check{}, false
 	}
-	c = status.Check{Name: l.key, Detail: l.err.Error() + "; trying again" + lasting(l.since)}
+	c = status.Check{Name: l.key, Detail: l.err.Error() + "; trying again" + status.Lasting(l.since)}
 	switch {
 	case errors.Is(l.err, syscall.EMFILE):
 		c.Change = "raise the agent's limit of open files (LimitNOFILE= of berth.service)"
@@ -159,13 +159,4 @@ func (l *listener) check() (c status.Check, down bool) {
 		c.Change = "free the address, or set " + l.key + " to another one or to off, and restart berth"
 	}
 	return c, true
-}
-
-// lasting says for how long something has been so; nothing of what has only just begun.
-func lasting(since time.Time) string {
-	d := time.Since(since)
-	if d < time.Second {
-		return ""
-	}
-	return ", for " + d.Round(time.Second).String()
 }

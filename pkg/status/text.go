@@ -2,6 +2,7 @@ package status
 
 import (
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -24,4 +25,13 @@ func Joined(a, b string) string {
 		return a + b
 	}
 	return a + "; " + b
+}
+
+// Lasting says for how long something has been so; nothing of what has only just begun.
+func Lasting(since time.Time) string {
+	d := time.Since(since)
+	if d < time.Second {
+		return ""
+	}
+	return ", for " + d.Round(time.Second).String()
 }
